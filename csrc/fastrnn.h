@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fastrnn: recurrent networks on the CPU. This header is the manual of the C library.
+ *
+ * Build: compile every .c file of csrc/ and csrc/simd/ together with the application,
+ *
+ *     cc -O3 -ffp-contract=off -Icsrc app.c csrc/[*].c csrc/simd/[*].c      (without the brackets)
+ *
+ * There is no configuration step, no dependency and no list of files to leave out: what a
+ * machine cannot use compiles to nothing, and the best instruction set is chosen at run time.
+ *
+ * The library allocates nothing and keeps no state but its choice of instruction set. The caller
+ * owns four kinds of memory, asks for their sizes and passes them in:
+ *
+ *   packed   the weights in the order in which the kernels read them; written by frnn_pack(),
+ *            then only read: any number of threads and streams may share it
+ *   state    one per stream: the recurrent state between calls
+ *   scratch  one per call: contents are garbage before and after
+ *   x, y     plain arrays of the caller, never read or written outside their elements
+ *
+ * A whole program for a net of one LSTM layer:
+ *
+ *     frnn_config net = FRNN_CONFIG(FRNN_CELL_LSTM, 40, 128);
+ *     size_t packed_size, state_size, scratch_size;
+ *     frnn_packed_size(&net, &packed_size);             ... allocate each, aligned to FRNN_ALIGN
+ *     frnn_state_size(&net, batch, &state_size);
+ *     frnn_scratch_size(&net, steps, batch, &scratch_size);
+ *     frnn_weights w = {.weight_ih = wi, .weight_hh = wh, .bias_ih = bi, .bias_hh = bh};
+ *     frnn_pack(&net, &w, packed, packed_size);
+ *     frnn_state_reset(&net, batch, state, state_size);
+ *     frnn_run run = FRNN_RUN(&net, steps, batch, x, y, state, state_size, scratch, scratch_size);
+ *     frnn_forward(&net, packed, packed_size, &run);    ... as often as there is input
+ *
+ * Numerics. Each pre-activation is the sum of two chains of fused multiply-adds, one from the bias
+ * over the inputs, one from zero over the recurrent units, joined by one addition. Everything
+ * after it is correctly rounded IEEE arithmetic in a fixed order. A result therefore has the same bits for any
+ * batch size and any row in the batch, for a sequence given whole, in pieces or step by step, and
+ * on every instruction set. That holds if the library is compiled without -ffast-math and with
+ * -ffp-contract=off. sigmoid and tanh are within 2 units in the last place.
+ * A state below 2^-100 (double: 2^-900) in magnitude becomes 0 after an update, so that a decaying
+ * unit never computes with subnormal numbers. A NaN stays in its row of the batch.
+ *
+ * Threads: every function may be called from any thread at any time, as long as no two calls
+ * share a state or scratch buffer.
+ */
+#ifndef FASTRNN_H
+#define FASTRNN_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FRNN_VERSION_MAJOR 0
+#define FRNN_VERSION_MINOR 1
+#define FRNN_VERSION_PATCH 0
+
+/* Alignment in bytes of every packed, state and scratch buffer. x and y need only the alignment
+ * of their element type. */
+#define FRNN_ALIGN 64
+
+/* ---- Status ------------------------------------------------------------------------------- */
+
+/* Every function that can fail returns one of these and has then changed nothing but what its
+ * comment names. */
+typedef enum frnn_status {
+    FRNN_OK = 0,
+    FRNN_E_ARG = -1,    /* an argument is NULL or outside its range */
+    FRNN_E_SIZE = -2,   /* a size does not fit in size_t */
+    FRNN_E_ALIGN = -3,  /* a buffer is not aligned to FRNN_ALIGN */
+    FRNN_E_SPACE = -4,  /* a buffer is smaller than its size query says */
+    FRNN_E_ISA = -5,    /* the instruction set is unknown, or this machine does not have it */
+    FRNN_E_FILE = -6    /* the model file is not valid; see frnn_model.message */
+} frnn_status;
+
+/* One sentence in English; never NULL, also for a value that is no status. */
+const char *frnn_strerror(frnn_status status);
+
+/* ---- Nets --------------------------------------------------------------------------------- */
+
+/* x is the input of step t, h the output, W weight_ih, U weight_hh, b = bias_ih + bias_hh, f the
+ * activation, a the retention alpha in [0, 1] of each unit; * on vectors is element-wise.
+ *
+ *   LSTM             i, f, g, o = sigmoid, sigmoid, tanh, sigmoid of Wx + Uh + b (in this order)
+ *                    c = f * c + i * g;  h = o * tanh(c)
+ *   RNN              h = f(Wx + Uh + b)
+ *   LEAKY_RATE       h = a * h + (1 - a) * f(Wx + Uh + b)
+ *   LEAKY_POTENTIAL  u = a * u + (1 - a) * (Wx + U f(u) + b);  h = f(u)
+ *   LEAKY            h = a * h + (1 - a) * x      (no weights; hidden_size equals input_size)
+ */
+typedef enum frnn_cell {
+#define FRNN_CELL(ENUM, name, gates, states, memory, alpha) FRNN_CELL_##ENUM,
+#include "cells.def"
+#undef FRNN_CELL
+    FRNN_CELL_COUNT
+} frnn_cell;
+
+/* What the table of cells says about one of them. */
+typedef struct frnn_cell_info {
+    const char *name; /* as in model files */
+    size_t gates;     /* row blocks of weight_ih and weight_hh */
+    size_t states;    /* state arrays of the caller: 1 (h, or u of the potential) or 2 (h, c) */
+    int memory;       /* keeps a second array internally */
+    int alpha;        /* takes frnn_weights.alpha */
+} frnn_cell_info;
+
+/* NULL if cell is not one of the enumerators. */
+const frnn_cell_info *frnn_cell_get(frnn_cell cell);
+
+typedef enum frnn_activation {
+    FRNN_TANH, /* also the only legal value for LSTM and LEAKY, which do not use it */
+    FRNN_RELU,
+    FRNN_IDENTITY, /* leaky cells only */
+    FRNN_ACTIVATION_COUNT
+} frnn_activation;
+
+typedef enum frnn_dtype { FRNN_F32, FRNN_F64, FRNN_DTYPE_COUNT } frnn_dtype;
+
+/* What a net is. Layers are stacked: layer 0 reads x, layer l reads the output of layer l - 1.
+ * With two directions the output has 2 * hidden_size values a step, forward first, and so has
+ * the input of the layers above the first. */
+typedef struct frnn_config {
+    size_t struct_size; /* sizeof(frnn_config), set by FRNN_CONFIG */
+    frnn_cell cell;
+    frnn_activation activation;
+    frnn_dtype dtype;      /* of weights, x, y and state */
+    size_t input_size;     /* I >= 1 */
+    size_t hidden_size;    /* H >= 1 */
+    size_t num_layers;     /* L >= 1; 1 for LEAKY */
+    size_t num_directions; /* D = 1 or 2; 1 for LEAKY */
+} frnn_config;
+
+/* float32, tanh, one layer, one direction; change what differs. */
+#define FRNN_CONFIG(cell, input_size, hidden_size)                                                 \
+    {                                                                                              \
+        sizeof(frnn_config), (cell), FRNN_TANH, FRNN_F32, (input_size), (hidden_size), 1, 1        \
+    }
+
+/* FRNN_OK, or why not. Every function below checks its config so. */
+frnn_status frnn_config_check(const frnn_config *net);
+
+/* ---- Weights ------------------------------------------------------------------------------ */
+
+/* The weights of one layer in one direction: row-major arrays of the net's dtype, any alignment,
+ * only read during frnn_pack(). G is the number of gates, I the layer's input size (input_size
+ * for layer 0, D * H above). */
+typedef struct frnn_weights {
+    const void *weight_ih; /* [G * H, I] */
+    const void *weight_hh; /* [G * H, H] */
+    const void *bias_ih;   /* [G * H], or NULL for zeros */
+    const void *bias_hh;   /* [G * H], or NULL for zeros */
+    const void *alpha;     /* [H], each in [0, 1]; leaky cells only, else NULL */
+} frnn_weights;
+
+/* Bytes of the packed weights of the whole net. */
+frnn_status frnn_packed_size(const frnn_config *net, size_t *size);
+
+/* weights: [L * D], in the order l0 forward, l0 reverse, l1 forward, ... Writes all of packed. */
+frnn_status frnn_pack(const frnn_config *net, const frnn_weights *weights, void *packed,
+                      size_t packed_size);
+
+/* ---- State -------------------------------------------------------------------------------- */
+
+/* Bytes of the state of `batch` sequences; batch may be 0. */
+frnn_status frnn_state_size(const frnn_config *net, size_t batch, size_t *size);
+
+/* The state before the first step: zeros. */
+frnn_status frnn_state_reset(const frnn_config *net, size_t batch, void *state, size_t state_size);
+
+/* Reads or writes one array of a state: index 0 is h (u for LEAKY_POTENTIAL), index 1 is c.
+ * values: contiguous [L * D, batch, H] of the net's dtype. A state must be reset once before
+ * its arrays are set. */
+frnn_status frnn_state_get(const frnn_config *net, size_t batch, const void *state,
+                           size_t state_size, size_t index, void *values);
+frnn_status frnn_state_set(const frnn_config *net, size_t batch, void *state, size_t state_size,
+                           size_t index, const void *values);
+
+/* ---- Running ------------------------------------------------------------------------------ */
+
+/* One call of the net on `steps` steps of `batch` sequences. Strides are in elements and may be
+ * of any sign; the features of one step are contiguous. y and x must not overlap. */
+typedef struct frnn_run {
+    size_t struct_size; /* sizeof(frnn_run), set by FRNN_RUN */
+    size_t steps;       /* T >= 0 */
+    size_t batch;       /* B >= 0 */
+    const void *x;      /* [T, B, I]: x + t * x_step + b * x_row */
+    ptrdiff_t x_step, x_row;
+    void *y; /* [T, B, D * H] */
+    ptrdiff_t y_step, y_row;
+    void *state; /* read, then written with the state after the last step */
+    size_t state_size;
+    void *scratch;
+    size_t scratch_size;
+    int parallel_time; /* LEAKY only: 1 splits the time axis over vector lanes; faster on few
+                          channels, and free to differ in the last bits */
+} frnn_run;
+
+/* Contiguous time-major x and y. */
+#define FRNN_RUN(net, steps, batch, x, y, state, state_size, scratch, scratch_size)                \
+    {                                                                                              \
+        sizeof(frnn_run), (steps), (batch), (x), (ptrdiff_t)((batch) * (net)->input_size),         \
+            (ptrdiff_t)(net)->input_size, (y),                                                     \
+            (ptrdiff_t)((batch) * (net)->num_directions * (net)->hidden_size),                     \
+            (ptrdiff_t)((net)->num_directions * (net)->hidden_size), (state), (state_size),        \
+            (scratch), (scratch_size), 0                                                           \
+    }
+
+/* Bytes of scratch for a call of that many steps. Never falls with steps or batch, so that the
+ * scratch of the largest call serves them all. */
+frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch, size_t *size);
+
+/* Runs the net. With steps = 0 the state stays as it is, with batch = 0 there is nothing to do.
+ * All of run is checked first; after an error y and the state are as before. A net of one
+ * direction may be fed in pieces: the state carries over. */
+frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t packed_size,
+                         const frnn_run *run);
+
+/* ---- Model files -------------------------------------------------------------------------- */
+
+/* A model file is a safetensors file: the weights under PyTorch's names (weight_ih_l0,
+ * weight_hh_l0_reverse, ..., alpha_l0), and under the metadata key "fastrnn" one string that holds
+ * a JSON object:
+ *
+ *   {"format": 1, "cell": "lstm", "activation": "tanh", "input_size": 40, "hidden_size": 128,
+ *    "num_layers": 2, "bidirectional": true, "bias": true, "batch_first": false}
+ *
+ * format, cell, input_size and hidden_size are required; the others default to "tanh", 1, false,
+ * true, false. batch_first only matters to Python. dtype is that of the tensors.
+ *
+ * The reader trusts nothing: unknown, missing, duplicate, overlapping or misplaced tensors, holes,
+ * trailing bytes, unknown keys, wrong shapes, a header above FRNN_MODEL_MAX_HEADER bytes are errors.
+ */
+#define FRNN_MODEL_MAX_HEADER (256 * 1024)
+#define FRNN_MODEL_MAX_TENSORS 1024
+#define FRNN_MODEL_MAX_RANK 8
+
+/* A tensor inside the bytes of a file; pointers point into them. */
+typedef struct frnn_tensor {
+    const char *name; /* not terminated, not escaped: a name with a backslash is refused */
+    size_t name_size;
+    const char *dtype; /* "F32", "F64", "BF16", ...; not terminated */
+    size_t dtype_size;
+    size_t rank;
+    size_t shape[FRNN_MODEL_MAX_RANK];
+    const void *data; /* any alignment */
+    size_t data_size; /* bytes */
+} frnn_tensor;
+
+typedef struct frnn_model {
+    frnn_config config;
+    int bias;        /* has bias_ih and bias_hh */
+    int batch_first; /* for Python */
+    const void *bytes;
+    size_t size;
+    size_t num_tensors;
+    char message[192]; /* after an error: a sentence, with the tensor's or key's name */
+} frnn_model;
+
+/* Validates a whole file in memory and describes the net in it. The bytes must stay in place while
+ * the model is used. frnn_model_open_tensors checks everything but the metadata key "fastrnn" and the meaning
+ * of the tensors, for a file of bare weights. */
+frnn_status frnn_model_open(frnn_model *model, const void *bytes, size_t size);
+frnn_status frnn_model_open_tensors(frnn_model *model, const void *bytes, size_t size);
+
+/* Tensor number index, in the order of the header; FRNN_E_ARG past the end. */
+frnn_status frnn_model_tensor(const frnn_model *model, size_t index, frnn_tensor *tensor);
+
+/* The plain weights of one layer and direction, in place. */
+frnn_status frnn_model_weights(const frnn_model *model, size_t layer, size_t direction,
+                               frnn_weights *weights);
+
+/* Packs them all; packed_size as frnn_packed_size(&model->config, ...) says. */
+frnn_status frnn_model_pack(const frnn_model *model, void *packed, size_t packed_size);
+
+/* ---- Instruction sets --------------------------------------------------------------------- */
+
+/* The names that this build knows and this machine can run, best first; NULL past the end. */
+const char *frnn_isa_available(size_t index);
+
+/* The one in use: the first of the list, or the one that the environment variable FASTRNN_ISA
+ * names. NULL if that is unknown or not available; every call then returns FRNN_E_ISA. */
+const char *frnn_isa(void);
+
+/* Chooses one by name. Not while another thread is inside the library. */
+frnn_status frnn_isa_set(const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

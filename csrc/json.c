@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT */
+#include "json.h"
+
+#include <stdint.h>
+#include <string.h>
+
+int frnn_span_is(frnn_span span, const char *text) {
+    size_t i;
+    for (i = 0; i < span.size && text[i] != '\0'; i++) {
+        if (span.at[i] != text[i])
+            return 0;
+    }
+    return i == span.size && text[i] == '\0';
+}
+
+frnn_json frnn_json_begin(const char *text, size_t size) {
+    frnn_json json = {text, text, text + size, NULL, 0};
+    return json;
+}
+
+static int refuse(frnn_json *json, const char *why) {
+    json->why = why;
+    return 0;
+}
+
+static void skip_space(frnn_json *json) {
+    while (json->at < json->end &&
+           (*json->at == ' ' || *json->at == '\t' || *json->at == '\n' || *json->at == '\r'))
+        json->at++;
+}
+
+static int take(frnn_json *json, char c) {
+    skip_space(json);
+    if (json->at == json->end || *json->at != c)
+        return 0;
+    json->at++;
+    return 1;
+}
+
+/* ---- Objects ------------------------------------------------------------------------------ */
+
+int frnn_json_open(frnn_json *json) {
+    json->first = 1;
+    return take(json, '{') || refuse(json, "'{' is expected");
+}
+
+int frnn_json_key(frnn_json *json, frnn_span *key) {
+    int first = json->first;
+    json->first = 0;
+    if (take(json, '}'))
+        return 0;
+    if (!first && !take(json, ','))
+        return refuse(json, "',' or '}' is expected");
+    if (!frnn_json_string(json, key, 0))
+        return 0;
+    return take(json, ':') || refuse(json, "':' is expected");
+}
+
+int frnn_json_end(frnn_json *json) {
+    while (json->at < json->end && *json->at == ' ')
+        json->at++;
+    return json->at == json->end || refuse(json, "nothing may follow the last '}'");
+}
+
+/* ---- Strings ------------------------------------------------------------------------------ */
+
+/* Bytes of the UTF-8 character at `at`, which is not ASCII; 0 if it is none: cut short, longer
+ * than it need be, a surrogate, or above U+10FFFF. */
+static size_t utf8_size(const unsigned char *at, size_t left) {
+    unsigned char lead = at[0];
+    size_t size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+    if (lead < 0xc2 || lead > 0xf4 || size > left)
+        return 0;
+    for (size_t i = 1; i < size; i++) {
+        if ((at[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    if ((lead == 0xe0 && at[1] < 0xa0) || (lead == 0xed && at[1] > 0x9f) ||
+        (lead == 0xf0 && at[1] < 0x90) || (lead == 0xf4 && at[1] > 0x8f))
+        return 0;
+    return size;
+}
+
+/* The value of a hexadecimal digit, or 16. */
+static unsigned hex_digit(char c) {
+    if (c >= '0' && c <= '9')
+        return (unsigned)(c - '0');
+    if (c >= 'a' && c <= 'f')
+        return (unsigned)(c - 'a') + 10;
+    if (c >= 'A' && c <= 'F')
+        return (unsigned)(c - 'A') + 10;
+    return 16;
+}
+
+/* Bytes of the escape at `at`, which is a backslash, and the character that it stands for; 0 if
+ * there is none or it is not ASCII. */
+static size_t escape_size(const char *at, size_t left, char *character) {
+    static const char letters[] = "\"\\/bfnrt", characters[] = "\"\\/\b\f\n\r\t";
+    if (left < 2)
+        return 0;
+    for (size_t i = 0; letters[i] != '\0'; i++) {
+        if (at[1] == letters[i]) {
+            *character = characters[i];
+            return 2;
+        }
+    }
+    if (at[1] != 'u' || left < 6 || at[2] != '0' || at[3] != '0')
+        return 0;
+    unsigned high = hex_digit(at[4]), low = hex_digit(at[5]);
+    if (high > 7 || low > 15)
+        return 0;
+    *character = (char)(16 * high + low);
+    return 6;
+}
+
+int frnn_json_string(frnn_json *json, frnn_span *string, int escapes) {
+    if (!take(json, '"'))
+        return refuse(json, "a string is expected");
+    string->at = json->at;
+    while (json->at < json->end && *json->at != '"') {
+        unsigned char c = (unsigned char)*json->at;
+        size_t left = (size_t)(json->end - json->at), size = 1;
+        char ignored;
+        if (c < 0x20 || (c == 0x7f && !escapes))
+            return refuse(json, "a control character");
+        if (c == '\\' && !escapes)
+            return refuse(json, "an escape in a name");
+        if (c == '\\')
+            size = escape_size(json->at, left, &ignored);
+        else if (c >= 0x80)
+            size = utf8_size((const unsigned char *)json->at, left);
+        if (size == 0)
+            return refuse(json, c == '\\' ? "an escape that is no ASCII character"
+                                          : "bytes that are not UTF-8");
+        json->at += size;
+    }
+    if (json->at == json->end)
+        return refuse(json, "a string without end");
+    string->size = (size_t)(json->at - string->at);
+    json->at++;
+    return 1;
+}
+
+int frnn_json_unescape(frnn_span string, char *to, size_t room, size_t *size) {
+    size_t used = 0;
+    for (size_t i = 0; i < string.size; used++) {
+        char c = string.at[i];
+        size_t step = c == '\\' ? escape_size(string.at + i, string.size - i, &c) : 1;
+        if (step == 0 || used == room)
+            return 0;
+        to[used] = c;
+        i += step;
+    }
+    *size = used;
+    return 1;
+}
+
+/* ---- Numbers and truth -------------------------------------------------------------------- */
+
+static int is_digit(const frnn_json *json) {
+    return json->at < json->end && *json->at >= '0' && *json->at <= '9';
+}
+
+int frnn_json_digits(frnn_json *json, size_t *number) {
+    const char *begin = json->at;
+    size_t value = 0;
+    if (!is_digit(json))
+        return refuse(json, "a whole number from 0 is expected");
+    for (; is_digit(json); json->at++) {
+        size_t digit = (size_t)(*json->at - '0');
+        if (json->at > begin && *begin == '0')
+            return refuse(json, "a number with a leading zero");
+        if (value > (SIZE_MAX - digit) / 10)
+            return refuse(json, "a number that is too large");
+        value = 10 * value + digit;
+    }
+    *number = value;
+    return 1;
+}
+
+int frnn_json_number(frnn_json *json, size_t *number) {
+    skip_space(json);
+    return frnn_json_digits(json, number);
+}
+
+int frnn_json_numbers(frnn_json *json, size_t *numbers, size_t room, size_t *count) {
+    *count = 0;
+    if (!take(json, '['))
+        return refuse(json, "'[' is expected");
+    if (take(json, ']'))
+        return 1;
+    do {
+        if (*count == room)
+            return refuse(json, "a list with too many numbers");
+        if (!frnn_json_number(json, &numbers[*count]))
+            return 0;
+        ++*count;
+    } while (take(json, ','));
+    return take(json, ']') || refuse(json, "',' or ']' is expected");
+}
+
+int frnn_json_bool(frnn_json *json, size_t *value) {
+    static const frnn_span words[] = {{"false", 5}, {"true", 4}};
+    skip_space(json);
+    for (*value = 0; *value < 2; ++*value) {
+        frnn_span word = words[*value];
+        if (word.size <= (size_t)(json->end - json->at) &&
+            memcmp(json->at, word.at, word.size) == 0) {
+            json->at += word.size;
+            return 1;
+        }
+    }
+    return refuse(json, "true or false is expected");
+}

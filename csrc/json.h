@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A reader for the JSON of model files: it moves over bytes that nobody has checked, never past
+ * their end, stores nothing and does not recurse. It knows objects, strings, lists of whole
+ * numbers, true and false; whoever calls it says what must come next.
+ */
+#ifndef FRNN_JSON_H
+#define FRNN_JSON_H
+
+#include <stddef.h>
+
+/* A piece of a text, not terminated. */
+typedef struct frnn_span {
+    const char *at;
+    size_t size;
+} frnn_span;
+
+int frnn_span_is(frnn_span span, const char *text);
+
+/* Every function returns 1 if it read what it was asked for. Otherwise it returns 0, `why` says
+ * what is wrong and `at` stays where it is wrong; nothing can be read after that. */
+typedef struct frnn_json {
+    const char *begin, *at, *end;
+    const char *why; /* NULL as long as all is well */
+    int first;       /* no key of the object just opened was read yet */
+} frnn_json;
+
+frnn_json frnn_json_begin(const char *text, size_t size);
+
+/* Reads '{'; then one key and its ':' per call, the value being the caller's to read; at '}'
+ * returns 0 with why == NULL. A key is as it stands in the text: it has no escapes. */
+int frnn_json_open(frnn_json *json);
+int frnn_json_key(frnn_json *json, frnn_span *key);
+
+/* Nothing but spaces may follow. */
+int frnn_json_end(frnn_json *json);
+
+/* A string in UTF-8 without control characters, quotes not included. With `escapes` it may have
+ * the escapes that stand for an ASCII character and is given as it stands in the text. */
+int frnn_json_string(frnn_json *json, frnn_span *string, int escapes);
+
+/* The characters that an escaped string stands for; 0 if they are more than `room`. */
+int frnn_json_unescape(frnn_span string, char *to, size_t room, size_t *size);
+
+/* A whole number in its shortest form that fits in size_t; digits: without space before it. */
+int frnn_json_digits(frnn_json *json, size_t *number);
+int frnn_json_number(frnn_json *json, size_t *number);
+
+/* A list of `room` numbers at most. */
+int frnn_json_numbers(frnn_json *json, size_t *numbers, size_t room, size_t *count);
+
+/* true as 1, false as 0. */
+int frnn_json_bool(frnn_json *json, size_t *value);
+
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Plain weights to packed panels: the order in which the kernels read them (see internal.h). The
+ * same bytes for every instruction set.
+ */
+#include "internal.h"
+
+/* to[block][k][gate][16] from from[gate * hidden + unit][k], zeros in the padding. Elements move
+ * as bytes: the source may lie anywhere in a file. */
+static void pack_matrix(const frnn_part *part, size_t itemsize, const char *from, size_t k_size,
+                        char *to) {
+    const size_t hidden = part->hidden_size;
+    for (size_t block = 0; block < part->blocks; block++)
+        for (size_t k = 0; k < k_size; k++)
+            for (size_t gate = 0; gate < part->gates; gate++)
+                for (size_t i = 0; i < FRNN_BLOCK; i++, to += itemsize) {
+                    const size_t unit = block * FRNN_BLOCK + i;
+                    if (unit < hidden)
+                        memcpy(to, from + ((gate * hidden + unit) * k_size + k) * itemsize,
+                               itemsize);
+                    else
+                        memset(to, 0, itemsize);
+                }
+}
+
+static double element(frnn_dtype dtype, const void *array, size_t i) {
+    if (dtype == FRNN_F32) {
+        float value;
+        memcpy(&value, (const char *)array + i * sizeof value, sizeof value);
+        return (double)value;
+    }
+    double value;
+    memcpy(&value, (const char *)array + i * sizeof value, sizeof value);
+    return value;
+}
+
+/* The sum of both biases, in the net's dtype. A sum of two floats in double rounds once more when
+ * stored, which is the correctly rounded sum: double has more than twice the digits. */
+static void pack_bias(const frnn_part *part, frnn_dtype dtype, const frnn_weights *w, char *to) {
+    for (size_t block = 0; block < part->blocks; block++)
+        for (size_t gate = 0; gate < part->gates; gate++)
+            for (size_t i = 0; i < FRNN_BLOCK; i++) {
+                const size_t unit = block * FRNN_BLOCK + i;
+                double sum = 0;
+                if (unit < part->hidden_size) {
+                    const size_t at = gate * part->hidden_size + unit;
+                    if (w->bias_ih != NULL)
+                        sum += element(dtype, w->bias_ih, at);
+                    if (w->bias_hh != NULL)
+                        sum += element(dtype, w->bias_hh, at);
+                }
+                const float single = (float)sum;
+                if (dtype == FRNN_F32)
+                    memcpy(to, &single, sizeof single);
+                else
+                    memcpy(to, &sum, sizeof sum);
+                to += frnn_itemsize(dtype);
+            }
+}
+
+static frnn_status check(const frnn_config *net, const frnn_weights *w) {
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    if (cell->gates > 0 && (w->weight_ih == NULL || w->weight_hh == NULL))
+        return FRNN_E_ARG;
+    if (!cell->alpha)
+        return w->alpha == NULL ? FRNN_OK : FRNN_E_ARG;
+    if (w->alpha == NULL)
+        return FRNN_E_ARG;
+    for (size_t i = 0; i < net->hidden_size; i++) {
+        const double alpha = element(net->dtype, w->alpha, i);
+        if (!(alpha >= 0 && alpha <= 1)) /* NaN too */
+            return FRNN_E_ARG;
+    }
+    return FRNN_OK;
+}
+
+frnn_status frnn_pack(const frnn_config *net, const frnn_weights *weights, void *packed,
+                      size_t packed_size) {
+    size_t needed;
+    frnn_status status = frnn_packed_size(net, &needed);
+    if (status == FRNN_OK)
+        status = frnn_buffer_check(packed, packed_size, needed);
+    if (status != FRNN_OK)
+        return status;
+    const size_t parts = net->num_layers * net->num_directions;
+    if (weights == NULL)
+        return FRNN_E_ARG;
+    for (size_t i = 0; i < parts; i++)
+        if ((status = check(net, &weights[i])) != FRNN_OK)
+            return status;
+
+    const size_t itemsize = frnn_itemsize(net->dtype);
+    char *base = packed;
+    memset(base, 0, FRNN_HEADER_SIZE);
+    const frnn_header header = {.magic = FRNN_MAGIC_PACKED, .key = frnn_config_key(net)};
+    memcpy(base, &header, sizeof header);
+    for (size_t i = 0; i < parts; i++) {
+        const frnn_weights *w = &weights[i];
+        const frnn_part part = frnn_part_get(net, 0, i);
+        if (part.gates > 0) {
+            pack_matrix(&part, itemsize, w->weight_ih, part.input_size, base + part.w_ih);
+            pack_matrix(&part, itemsize, w->weight_hh, part.hidden_size, base + part.w_hh);
+            pack_bias(&part, net->dtype, w, base + part.bias);
+        }
+        if (w->alpha != NULL) {
+            memset(base + part.alpha, 0, part.blocks * FRNN_BLOCK * itemsize);
+            memcpy(base + part.alpha, w->alpha, net->hidden_size * itemsize);
+        }
+    }
+    return FRNN_OK;
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The time loop: one layer in one direction, any cell that has gates. For a chunk of time the
+ * input part of all gates is one product; then step by step the recurrent product is added and the cell
+ * runs. The loop knows which past step feeds which; it does no arithmetic on values.
+ */
+#include "internal.h"
+
+/* The gates of a chunk stay in L2 beside the weights, but a product of fewer rows than this would
+ * wait for the weights of its panels. */
+#define CHUNK_BYTES (256 * 1024)
+#define CHUNK_ROWS 48
+
+/* A recurrent matrix above this size does not stay in L2 as a whole. */
+#define SWEEP_BYTES (512 * 1024)
+
+static size_t gates_row(const frnn_part *part) {
+    return part->gates * part->ld;
+}
+
+/* Rows of gates that are held at a time when there are that many. */
+static size_t chunk_rows(const frnn_part *part, size_t itemsize) {
+    return frnn_max(CHUNK_BYTES / (gates_row(part) * itemsize), CHUNK_ROWS);
+}
+
+size_t frnn_part_chunk(const frnn_part *part, size_t itemsize, size_t batch) {
+    if (part->gates == 0)
+        return PTRDIFF_MAX;
+    return batch == 0 ? 1 : frnn_max(chunk_rows(part, itemsize) / batch, 1);
+}
+
+/* Scratch of a part: gates [rows][blocks][gates][16], then sums [rows][FRNN_PARTIAL]. */
+int frnn_part_scratch(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
+                      size_t *size) {
+    *size = 0;
+    if (part->gates == 0)
+        return 1;
+    size_t rows = steps;
+    if (!frnn_mul(&rows, batch))
+        return 0;
+    rows = frnn_min(rows, frnn_max(chunk_rows(part, itemsize), batch));
+    *size = gates_row(part) + FRNN_PARTIAL;
+    return frnn_mul(size, itemsize) && frnn_mul(size, rows) && *size <= PTRDIFF_MAX;
+}
+
+/* The input part of the gates for steps [begin, begin + steps): gates[t - begin][b]. Rows of x
+ * that lie evenly spaced in memory go into one product. */
+static void project_chunk(const frnn_part_run *run, size_t begin, size_t steps, char *gates,
+                          void *partial) {
+    const frnn_part *part = run->part;
+    const ptrdiff_t itemsize = (ptrdiff_t)run->itemsize, row = (ptrdiff_t)gates_row(part);
+    const ptrdiff_t batch = (ptrdiff_t)run->batch;
+    const char *x = run->x + (ptrdiff_t)begin * run->x_step * itemsize;
+    frnn_project p = {
+        .k = part->input_size,
+        .blocks = part->blocks,
+        .gates = part->gates,
+        .w = run->packed + part->w_ih,
+        .bias = run->packed + part->bias,
+        .partial = partial,
+    };
+    const int even = batch == 1 || run->x_step == batch * run->x_row;
+    const int by_row = !even && steps > run->batch;
+    const size_t calls = even ? 1 : by_row ? run->batch : steps;
+    p.rows = even ? steps * run->batch : by_row ? steps : run->batch;
+    p.a_row = batch == 1 || by_row ? run->x_step : run->x_row;
+    p.out_row = by_row ? batch * row : row;
+    for (size_t i = 0; i < calls; i++) {
+        p.a = x + (ptrdiff_t)i * (by_row ? run->x_row : run->x_step) * itemsize;
+        p.out = gates + (ptrdiff_t)i * (by_row ? row : batch * row) * itemsize;
+        run->kernels->project(&p);
+    }
+}
+
+void frnn_part_forward(const frnn_part_run *run) {
+    const frnn_part *part = run->part;
+    const size_t itemsize = run->itemsize, batch = run->batch;
+    const size_t chunk = frnn_part_chunk(part, itemsize, batch);
+    const size_t gates_bytes = batch * gates_row(part) * itemsize; /* of a step */
+    const size_t state_bytes = batch * part->ld * itemsize;
+    const int large = part->hidden_size * gates_row(part) * itemsize > SWEEP_BYTES;
+    const int memory = frnn_cell_get(run->cell)->memory;
+    char *const h = run->state + part->h, *const c = memory ? run->state + part->c : NULL;
+    char *const partial = run->scratch + frnn_min(run->steps, chunk) * gates_bytes;
+    frnn_step step = {
+        .row_end = batch,
+        .block_end = part->blocks,
+        .hidden_size = part->hidden_size,
+        .blocks = part->blocks,
+        .activation = run->activation,
+        .w_hh = run->packed + part->w_hh,
+        .alpha = frnn_cell_get(run->cell)->alpha ? run->packed + part->alpha : NULL,
+        .c_prev = c,
+        .c = c,
+        .ld = part->ld,
+        .partial = partial,
+        .y_row = run->y_row,
+    };
+    uint64_t position = run->position;
+    for (size_t done = 0; done < run->steps;) {
+        const size_t steps = frnn_min(chunk, run->steps - done);
+        const size_t begin = run->reverse ? run->steps - done - steps : done;
+        project_chunk(run, begin, steps, run->scratch, partial);
+        for (size_t i = 0; i < steps; i++, position++) {
+            const size_t t = run->reverse ? steps - 1 - i : i;
+            step.gates = run->scratch + t * gates_bytes;
+            step.h_prev = h + position % 2 * state_bytes;
+            step.h = h + (position + 1) % 2 * state_bytes;
+            step.y = run->y + (ptrdiff_t)(begin + t) * run->y_step * (ptrdiff_t)itemsize;
+            step.backwards = large && position % 2 == 1;
+            run->kernels->step[run->cell](&step);
+        }
+        done += steps;
+    }
+}

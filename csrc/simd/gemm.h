@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The product: rows of a times packed panels. One micro-kernel, `tile`, and the loops around it.
+ *
+ * Each element of the result is one chain of fused multiply-adds over ascending k. Tiles, pieces
+ * of k and the order of rows and panels decide when a chain advances, never its value.
+ */
+
+#define VECTORS (FRNN_BLOCK / VL) /* of a panel */
+
+/* The most rows of a tile, and for each number of rows the most panels: the accumulators leave
+ * registers for a row of weights, and at least 8 chains (two ports, latency four) are in flight
+ * where rows and panels suffice. AVX-512 has 32 registers, AVX2 16. */
+#if defined(FRNN_ISA_AVX512) && defined(FRNN_REAL_F32)
+#define TILE_ROWS 6
+#define TILE_PANELS(rows) ((rows) == 1 ? 16 : (rows) == 2 ? 12 : (rows) == 3 ? 8 : 4)
+#elif defined(FRNN_ISA_AVX512)
+#define TILE_ROWS 6
+#define TILE_PANELS(rows) ((rows) == 1 ? 8 : (rows) < 4 ? 4 : 2)
+#elif defined(FRNN_ISA_AVX2) && defined(FRNN_REAL_F32)
+#define TILE_ROWS 6
+#define TILE_PANELS(rows) ((rows) == 1 ? 4 : (rows) < 4 ? 2 : 1)
+#elif defined(FRNN_ISA_AVX2)
+#define TILE_ROWS 3
+#define TILE_PANELS(rows) ((rows) == 1 ? 2 : 1)
+#else
+#define TILE_ROWS 1
+#define TILE_PANELS(rows) 1
+#endif
+
+/* The panels of a tile lie in one block or are those of whole blocks; with one gate each is in a
+ * block of its own, and more than 8 streams of memory would not pay. */
+#define TILE_LEGAL(rows, panels, gates)                                                            \
+    ((rows) <= TILE_ROWS && (panels) <= TILE_PANELS(rows) &&                                       \
+     ((gates) % (panels) == 0 || ((panels) % (gates) == 0 && (panels) <= 8 * (gates))))
+
+/* Bytes of weights that stay in L1 while all rows pass over them. */
+#define K_PIECE_BYTES 16384
+
+typedef struct product {
+    size_t rows;
+    const real *a; /* [rows][k] */
+    ptrdiff_t a_row;
+    const real *w;  /* [blocks][k][gates][16] */
+    size_t w_block; /* elements from block to block */
+    size_t k;
+    const real *init; /* [rows][panels][16]: what the chains start from */
+    ptrdiff_t init_row;
+    const real *add; /* [rows][panels][16]: to be added at the end, rows out_row apart; or NULL */
+    real *out;       /* [rows][panels][16] */
+    ptrdiff_t out_row;
+} product;
+
+/* The first `rows` rows and `panels` panels of a product; rows, panels and gates are constants
+ * where this is called, so that every loop but that over k unrolls. */
+INLINE void tile(const int rows, const int panels, const int gates, const product *p) {
+    enum { WIDTH = TILE_PANELS(1) * VECTORS };
+    const int width = panels * VECTORS;
+    const real *a = p->a, *w = p->w;
+    const ptrdiff_t a_row = p->a_row;
+    const size_t w_block = p->w_block;
+    vreal sum[TILE_ROWS][WIDTH];
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int v = 0; v < width; v++)
+            sum[r][v] = vload(p->init + r * p->init_row + v * VL);
+    }
+    for (size_t k = p->k; k > 0; k--) {
+        vreal weight[WIDTH];
+        UNROLL for (int v = 0; v < width; v++) {
+            const int panel = v / VECTORS, block = panel / gates, gate = panel % gates;
+            weight[v] = vload(w + (size_t)block * w_block + gate * FRNN_BLOCK + v % VECTORS * VL);
+        }
+        UNROLL for (int r = 0; r < rows; r++) {
+            const vreal factor = vset1(a[r * a_row]);
+            UNROLL for (int v = 0; v < width; v++)
+                sum[r][v] = vfma(factor, weight[v], sum[r][v]);
+        }
+        a += 1;
+        w += gates * FRNN_BLOCK;
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        real *out = p->out + r * p->out_row;
+        UNROLL for (int v = 0; v < width; v++) {
+            vreal value = sum[r][v];
+            if (p->add != NULL)
+                value = vadd(vload(p->add + r * p->out_row + v * VL), value);
+            vstore(out + v * VL, value);
+        }
+    }
+}
+
+/* The widest legal tile that is not wider than `panels`. */
+INLINE size_t tile_panels(const int gates, size_t rows, size_t panels) {
+#define TRY(n)                                                                                     \
+    if ((n) <= panels && (n) <= (size_t)TILE_PANELS(rows) && TILE_LEGAL(1, n, gates))              \
+        return n;
+    TRY(16) TRY(12) TRY(8) TRY(4) TRY(2)
+#undef TRY
+    (void)rows;
+    return 1;
+}
+
+/* Calls the tile of that size. */
+INLINE void tile_call(const int gates, size_t rows, size_t panels, const product *p) {
+    switch (rows * 32 + panels) {
+#define CASE(rows, panels)                                                                         \
+    case (rows) * 32 + (panels):                                                                   \
+        if (TILE_LEGAL(rows, panels, gates))                                                       \
+            tile(TILE_LEGAL(rows, panels, gates) ? (rows) : 1,                                     \
+                 TILE_LEGAL(rows, panels, gates) ? (panels) : 1, gates, p);                        \
+        break;
+#define CASES(rows) CASE(rows, 1) CASE(rows, 2) CASE(rows, 4) CASE(rows, 8)
+        CASES(1) CASES(2) CASES(3) CASES(4) CASES(5) CASES(6)
+        CASE(1, 12) CASE(1, 16) CASE(2, 12)
+#undef CASES
+#undef CASE
+    default:
+        break;
+    }
+}
+
+/* How many panels of `panels` are worked on together, so that all their gates of whole blocks
+ * are complete at the end. */
+INLINE size_t group_panels(const int gates, size_t rows, size_t panels) {
+    size_t widest = tile_panels(gates, frnn_min(rows, TILE_ROWS), panels);
+    return widest < (size_t)gates ? (size_t)gates : widest;
+}
+
+/* One group of panels of a product: pieces of k, so that the weights come from L1 for all rows but
+ * the first few; in a piece, tiles of rows of equal height. `partial` ([rows][FRNN_PARTIAL])
+ * takes the sums between pieces; it is not touched when one tile holds all rows. */
+INLINE void product_group(const int gates, const product *whole, size_t panels, real *partial) {
+    const size_t rows = whole->rows, tiles = (rows - 1) / TILE_ROWS + 1;
+    const size_t row_size = panels * FRNN_BLOCK;
+    const size_t length =
+        tiles == 1 ? whole->k : frnn_max(K_PIECE_BYTES / (row_size * sizeof(real)), 1);
+    size_t begin = 0;
+    do {
+        const size_t end = frnn_min(begin + length, whole->k);
+        const int last = end == whole->k;
+        product p = *whole;
+        p.k = end - begin;
+        p.w += begin * (size_t)gates * FRNN_BLOCK;
+        if (begin > 0) {
+            p.init = partial;
+            p.init_row = FRNN_PARTIAL;
+        }
+        if (!last) {
+            p.add = NULL;
+            p.out = partial;
+            p.out_row = FRNN_PARTIAL;
+        }
+        size_t row = 0;
+        for (size_t t = 0; t < tiles; t++) {
+            const size_t height = rows / tiles + (t < rows % tiles);
+            product q = p;
+            q.a += (ptrdiff_t)row * p.a_row + (ptrdiff_t)begin;
+            q.init += (ptrdiff_t)row * p.init_row;
+            q.out += (ptrdiff_t)row * p.out_row;
+            if (q.add != NULL)
+                q.add += (ptrdiff_t)row * p.out_row;
+            for (size_t panel = 0; panel < panels;) {
+                const size_t width = tile_panels(gates, height, panels - panel);
+                tile_call(gates, height, width, &q);
+                panel += width;
+                q.w += width < (size_t)gates ? width * FRNN_BLOCK
+                                             : width / (size_t)gates * q.w_block;
+                q.init += width * FRNN_BLOCK;
+                q.out += width * FRNN_BLOCK;
+                if (q.add != NULL)
+                    q.add += width * FRNN_BLOCK;
+            }
+            row += height;
+        }
+        begin = end;
+    } while (begin < whole->k);
+}
+
+/* frnn_kernels.project for one number of gates. */
+INLINE void project_gates(const int gates, const frnn_project *s) {
+    const size_t panels = s->blocks * (size_t)gates;
+    product p = {
+        .rows = s->rows,
+        .a = s->a,
+        .a_row = s->a_row,
+        .w = s->w,
+        .w_block = s->k * (size_t)gates * FRNN_BLOCK,
+        .k = s->k,
+        .init = s->bias,
+        .init_row = 0,
+        .out = s->out,
+        .out_row = s->out_row,
+    };
+    for (size_t panel = 0; panel < panels;) {
+        const size_t width = group_panels(gates, s->rows, panels - panel);
+        product_group(gates, &p, width, s->partial);
+        panel += width;
+        p.w += width / (size_t)gates * p.w_block;
+        p.init += width * FRNN_BLOCK;
+        p.out += width * FRNN_BLOCK;
+    }
+}
+
+static void project(const frnn_project *s) {
+    if (s->gates == 4)
+        project_gates(4, s);
+    else
+        project_gates(1, s);
+}
+
+/* The recurrent product of a step for a group of panels that starts at `block`: complete
+ * pre-activations in s->gates. */
+INLINE void recur_group(const int gates, const frnn_step *s, size_t block, size_t panels) {
+    static const real zeros[TILE_PANELS(1) * FRNN_BLOCK < 64 ? 64 : TILE_PANELS(1) * FRNN_BLOCK];
+    const size_t w_block = s->hidden_size * (size_t)gates * FRNN_BLOCK;
+    const ptrdiff_t gates_row = (ptrdiff_t)(s->blocks * (size_t)gates * FRNN_BLOCK);
+    real *out = (real *)s->gates + (ptrdiff_t)s->row_begin * gates_row +
+                block * (size_t)gates * FRNN_BLOCK;
+    const product p = {
+        .rows = s->row_end - s->row_begin,
+        .a = (const real *)s->h_prev + s->row_begin * s->ld,
+        .a_row = (ptrdiff_t)s->ld,
+        .w = (const real *)s->w_hh + block * w_block,
+        .w_block = w_block,
+        .k = s->hidden_size,
+        .init = zeros,
+        .init_row = 0,
+        .add = out,
+        .out = out,
+        .out_row = gates_row,
+    };
+    product_group(gates, &p, panels, (real *)s->partial + s->row_begin * FRNN_PARTIAL);
+}

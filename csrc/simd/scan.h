@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The leaky unit over time: h = a * h + (1 - a) * x, channel by channel. Nothing but memory
+ * traffic limits it, so channels are lanes, a few vectors of state stay in registers, and time is
+ * cut so that a piece of the rows stays in cache while the strips of channels pass over it.
+ */
+
+#define SCAN_STRIP 8                /* vectors of state in registers */
+#define SCAN_PIECE_BYTES (64 * 1024) /* of x in a piece of time */
+
+/* A strip of `vectors` vectors (a constant), of which the last has `tail` lanes. */
+INLINE void scan_strip(const int vectors, size_t tail, size_t steps, const real *x,
+                       ptrdiff_t x_step, real *y, ptrdiff_t y_step, const real *alpha, real *h) {
+    vreal state[SCAN_STRIP], a[SCAN_STRIP], b[SCAN_STRIP];
+    UNROLL for (int v = 0; v < vectors; v++) {
+        state[v] = vload(h + v * VL);
+        a[v] = vload(alpha + v * VL);
+        b[v] = vsub(vset1(1), a[v]);
+    }
+    for (size_t t = 0; t < steps; t++) {
+        UNROLL for (int v = 0; v < vectors; v++) {
+            const int part = tail < VL && v == vectors - 1;
+            const vreal input = part ? vload_n(x + v * VL, tail) : vload(x + v * VL);
+            state[v] = vflush(vfma(a[v], state[v], vmul(b[v], input)));
+            if (part)
+                vstore_n(y + v * VL, state[v], tail);
+            else
+                vstore(y + v * VL, state[v]);
+        }
+        x += x_step;
+        y += y_step;
+    }
+    UNROLL for (int v = 0; v < vectors; v++)
+        vstore(h + v * VL, state[v]);
+}
+
+static void scan_channels(const frnn_scan *s, size_t begin, size_t steps) {
+    const real *x = (const real *)s->x + (ptrdiff_t)begin * s->x_step;
+    real *y = (real *)s->y + (ptrdiff_t)begin * s->y_step;
+    const real *alpha = s->alpha;
+    real *h = s->h;
+    for (size_t at = 0; at < s->channels;) {
+        const size_t left = s->channels - at;
+#define STRIP(n)                                                                                   \
+    if ((n) == 1 || left >= (n) * (size_t)VL) {                                                    \
+        scan_strip(n, (n) == 1 ? frnn_min(left, VL) : VL, steps, x + at, s->x_step, y + at,        \
+                   s->y_step, alpha + at, h + at);                                                 \
+        at += (n) * (size_t)VL;                                                                    \
+        continue;                                                                                  \
+    }
+        STRIP(8)
+        STRIP(4)
+        STRIP(2)
+        STRIP(1)
+#undef STRIP
+    }
+}
+
+/* ---- The time axis over the lanes ---------------------------------------------------------- */
+
+#if !defined(FRNN_ISA_SCALAR)
+#define SHIFT_ADD(n)                                                                               \
+    if ((n) < VL) {                                                                                \
+        sum = vfma(power, vshift_up(sum, (n) < VL ? (n) : 1), sum);                                \
+        power = vmul(power, power);                                                                \
+    }
+
+/* One channel. Within a vector of VL steps, log2(VL) shifted additions give every lane the sum
+ *     sum over j <= lane of a^(lane - j) * b * x_j,
+ * and one more adds a^(lane + 1) times the state before the vector. Only that is serial. */
+INLINE real scan_time(size_t steps, const real *x, real *y, real alpha, real h) {
+    real powers[VL];
+    real p = 1;
+    for (int i = 0; i < VL; i++) {
+        p *= alpha;
+        powers[i] = p;
+    }
+    const vreal b = vset1(1 - alpha), lane_power = vload(powers), carry_power = vset1(p);
+    vreal carry = vset1(h);
+    size_t t = 0;
+    for (; t + VL <= steps; t += VL) {
+        vreal power = vset1(alpha);
+        vreal sum = vmul(b, vload(x + t));
+        SHIFT_ADD(1) SHIFT_ADD(2) SHIFT_ADD(4) SHIFT_ADD(8)
+        vstore(y + t, vflush(vfma(lane_power, carry, sum)));
+        carry = vflush(vfma(carry_power, carry, vlast(sum)));
+    }
+    real last[VL];
+    vstore(last, carry);
+    const vreal a = vset1(alpha);
+    vreal state = vset1(last[0]);
+    for (; t < steps; t++) {
+        state = vflush(vfma(a, state, vmul(b, vset1(x[t]))));
+        vstore_n(y + t, state, 1);
+    }
+    vstore(last, state);
+    return last[0];
+}
+
+#define SCAN_BUFFER 512 /* steps of one channel, gathered */
+
+static void scan_parallel(const frnn_scan *s) {
+    for (size_t c = 0; c < s->channels; c++) {
+        const real *x = (const real *)s->x + c;
+        real *y = (real *)s->y + c;
+        const real alpha = ((const real *)s->alpha)[c];
+        real *h = (real *)s->h + c;
+        if (s->x_step == 1 && s->y_step == 1) {
+            *h = scan_time(s->steps, x, y, alpha, *h);
+            continue;
+        }
+        real buffer[SCAN_BUFFER];
+        for (size_t begin = 0; begin < s->steps; begin += SCAN_BUFFER) {
+            const size_t count = frnn_min(SCAN_BUFFER, s->steps - begin);
+            for (size_t i = 0; i < count; i++)
+                buffer[i] = x[(ptrdiff_t)(begin + i) * s->x_step];
+            *h = scan_time(count, buffer, buffer, alpha, *h);
+            for (size_t i = 0; i < count; i++)
+                y[(ptrdiff_t)(begin + i) * s->y_step] = buffer[i];
+        }
+    }
+}
+#endif
+
+static void scan(const frnn_scan *s) {
+#if !defined(FRNN_ISA_SCALAR)
+    /* With the lanes full of channels there is nothing to gain along time. */
+    if (s->parallel_time && s->channels < (size_t)VL) {
+        scan_parallel(s);
+        return;
+    }
+#endif
+    const size_t piece = frnn_max(SCAN_PIECE_BYTES / (s->channels * sizeof(real)), 16);
+    for (size_t begin = 0; begin < s->steps; begin += piece)
+        scan_channels(s, begin, frnn_min(piece, s->steps - begin));
+}

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Layers and directions: what a net is, how large its buffers are and how they are carved, the
+ * state between calls, and the order in which the parts run.
+ */
+#include "internal.h"
+
+/* ---- Nets --------------------------------------------------------------------------------- */
+
+static const frnn_cell_info cells[] = {
+#define FRNN_CELL(ENUM, name, gates, states, memory, alpha) {#name, gates, states, memory, alpha},
+#include "cells.def"
+#undef FRNN_CELL
+};
+
+const frnn_cell_info *frnn_cell_get(frnn_cell cell) {
+    return (unsigned)cell < FRNN_CELL_COUNT ? &cells[cell] : NULL;
+}
+
+const char *frnn_strerror(frnn_status status) {
+    switch (status) {
+    case FRNN_OK:
+        return "no error";
+    case FRNN_E_ARG:
+        return "an argument is missing or outside its range";
+    case FRNN_E_SIZE:
+        return "a size does not fit in memory";
+    case FRNN_E_ALIGN:
+        return "a buffer is not aligned to 64 bytes";
+    case FRNN_E_SPACE:
+        return "a buffer is too small";
+    case FRNN_E_ISA:
+        return "the instruction set is unknown or not available on this machine";
+    case FRNN_E_FILE:
+        return "the model file is not valid";
+    }
+    return "unknown status";
+}
+
+static int activation_legal(const frnn_config *net, const frnn_cell_info *cell) {
+    switch (net->activation) {
+    case FRNN_TANH:
+        return 1;
+    case FRNN_RELU:
+        return cell->gates == 1;
+    case FRNN_IDENTITY:
+        return cell->gates == 1 && cell->alpha;
+    default:
+        return 0;
+    }
+}
+
+frnn_status frnn_config_check(const frnn_config *net) {
+    if (net == NULL || net->struct_size != sizeof *net)
+        return FRNN_E_ARG;
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    if (cell == NULL || (unsigned)net->dtype >= FRNN_DTYPE_COUNT || !activation_legal(net, cell) ||
+        net->input_size < 1 || net->hidden_size < 1 || net->num_layers < 1 ||
+        net->num_directions < 1 || net->num_directions > 2)
+        return FRNN_E_ARG;
+    if (cell->gates == 0 && (net->input_size != net->hidden_size || net->num_layers != 1 ||
+                             net->num_directions != 1))
+        return FRNN_E_ARG;
+    return FRNN_OK;
+}
+
+uint32_t frnn_config_key(const frnn_config *net) {
+    const size_t fields[] = {(size_t)net->cell,  (size_t)net->activation, (size_t)net->dtype,
+                             net->input_size,    net->hidden_size,        net->num_layers,
+                             net->num_directions};
+    uint32_t key = 2166136261u; /* FNV-1a over the fields */
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        for (size_t value = fields[i], byte = 0; byte < sizeof value; byte++, value >>= 8)
+            key = (key ^ (uint32_t)(value & 0xff)) * 16777619u;
+    return key;
+}
+
+/* ---- Layout ------------------------------------------------------------------------------- */
+
+frnn_status frnn_buffer_check(const void *memory, size_t size, size_t needed) {
+    if (memory == NULL)
+        return FRNN_E_ARG;
+    if ((uintptr_t)memory % FRNN_ALIGN != 0)
+        return FRNN_E_ALIGN;
+    return size < needed ? FRNN_E_SPACE : FRNN_OK;
+}
+
+/* Appends an array of a * b * c elements to the buffer that ends at *end, aligned; its start goes
+ * to *at. */
+static int append(size_t *end, size_t *at, size_t a, size_t b, size_t c, size_t itemsize) {
+    size_t bytes = a;
+    *at = *end;
+    if (!frnn_mul(&bytes, b) || !frnn_mul(&bytes, c) || !frnn_mul(&bytes, itemsize) ||
+        !frnn_add(&bytes, FRNN_ALIGN - 1))
+        return 0;
+    return frnn_add(end, bytes / FRNN_ALIGN * FRNN_ALIGN) && *end <= PTRDIFF_MAX;
+}
+
+/* Appends one part to the buffers that end at *packed and *state. */
+static int append_part(const frnn_config *net, size_t batch, size_t layer, frnn_part *part,
+                       size_t *packed, size_t *state) {
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    const size_t itemsize = frnn_itemsize(net->dtype);
+    const size_t gates = cell->gates, ring = gates > 0 ? 2 : 1;
+    part->input_size = frnn_layer_input(net, layer);
+    part->hidden_size = net->hidden_size;
+    part->blocks = frnn_blocks(net);
+    part->gates = gates;
+    part->ld = part->blocks * FRNN_BLOCK;
+    return append(packed, &part->w_ih, part->input_size, gates, part->ld, itemsize) &&
+           append(packed, &part->w_hh, part->hidden_size, gates, part->ld, itemsize) &&
+           append(packed, &part->bias, gates, part->ld, 1, itemsize) &&
+           append(packed, &part->alpha, cell->alpha != 0, part->ld, 1, itemsize) &&
+           append(state, &part->h, ring, batch, part->ld, itemsize) &&
+           append(state, &part->c, cell->memory != 0, batch, part->ld, itemsize);
+}
+
+static int advance(size_t *end, size_t count, size_t size) {
+    return frnn_mul(&size, count) && frnn_add(end, size) && *end <= PTRDIFF_MAX;
+}
+
+/* Lays out part number `index`: fills *part, and sets *packed_size and *state_size to where it
+ * ends. The number after the last fills nothing of use and gives the sizes of the whole. All parts
+ * of layer 0 have one size, all others another. Returns 0 if a size does not fit. */
+static int layout(const frnn_config *net, size_t batch, size_t index, frnn_part *part,
+                size_t *packed_size, size_t *state_size) {
+    const size_t D = net->num_directions, first = frnn_min(index, D), rest = index - first;
+    *packed_size = *state_size = FRNN_HEADER_SIZE;
+    /* Sizes that are multiplied below stay within size_t: D is at most 2. */
+    if (net->hidden_size > SIZE_MAX / 64)
+        return 0;
+    for (size_t layer = 0; layer < (rest > 0 ? 2 : 1); layer++) {
+        size_t packed = 0, state = 0;
+        if (!append_part(net, batch, layer, part, &packed, &state) ||
+            !advance(packed_size, layer == 0 ? first : rest, packed) ||
+            !advance(state_size, layer == 0 ? first : rest, state))
+            return 0;
+    }
+    if (index / D >= net->num_layers)
+        return 1;
+    return append_part(net, batch, index / D, part, packed_size, state_size);
+}
+
+/* The sizes of the whole net; 0 on overflow. */
+static int total(const frnn_config *net, size_t batch, size_t *packed_size, size_t *state_size) {
+    frnn_part unused;
+    size_t parts = net->num_layers;
+    return frnn_mul(&parts, net->num_directions) &&
+           layout(net, batch, parts, &unused, packed_size, state_size);
+}
+
+frnn_part frnn_part_get(const frnn_config *net, size_t batch, size_t index) {
+    frnn_part part = {0};
+    size_t packed, state;
+    layout(net, batch, index, &part, &packed, &state);
+    return part;
+}
+
+frnn_status frnn_packed_size(const frnn_config *net, size_t *size) {
+    frnn_status status = frnn_config_check(net);
+    size_t unused;
+    if (status != FRNN_OK || size == NULL)
+        return FRNN_E_ARG;
+    return total(net, 0, size, &unused) ? FRNN_OK : FRNN_E_SIZE;
+}
+
+frnn_status frnn_state_size(const frnn_config *net, size_t batch, size_t *size) {
+    frnn_status status = frnn_config_check(net);
+    size_t unused;
+    if (status != FRNN_OK || size == NULL)
+        return FRNN_E_ARG;
+    return total(net, batch, &unused, size) ? FRNN_OK : FRNN_E_SIZE;
+}
+
+/* ---- State -------------------------------------------------------------------------------- */
+
+frnn_status frnn_state_reset(const frnn_config *net, size_t batch, void *state,
+                             size_t state_size) {
+    size_t needed;
+    frnn_status status = frnn_state_size(net, batch, &needed);
+    if (status == FRNN_OK)
+        status = frnn_buffer_check(state, state_size, needed);
+    if (status != FRNN_OK)
+        return status;
+    const frnn_header header = {
+        .magic = FRNN_MAGIC_STATE, .key = frnn_config_key(net), .batch = batch};
+    memset(state, 0, needed);
+    memcpy(state, &header, sizeof header);
+    return FRNN_OK;
+}
+
+/* A state that was reset for this net and batch; its header goes to *header. */
+static frnn_status check_state(const frnn_config *net, size_t batch, const void *state,
+                               size_t state_size, frnn_header *header) {
+    size_t needed;
+    frnn_status status = frnn_state_size(net, batch, &needed);
+    if (status == FRNN_OK)
+        status = frnn_buffer_check(state, state_size, needed);
+    if (status != FRNN_OK)
+        return status;
+    memcpy(header, state, sizeof *header);
+    return header->magic == FRNN_MAGIC_STATE && header->key == frnn_config_key(net) &&
+                   header->batch == batch
+               ? FRNN_OK
+               : FRNN_E_ARG;
+}
+
+/* Bytes from the start of the state to the array that the caller knows by `index`. */
+static size_t state_array(const frnn_config *net, const frnn_part *part, const frnn_header *header,
+                          size_t index) {
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    if (index == 1 || (cell->memory && cell->states == 1))
+        return part->c;
+    const size_t slot = part->gates > 0 ? header->position % 2 : 0;
+    return part->h + slot * header->batch * part->ld * frnn_itemsize(net->dtype);
+}
+
+/* Copies one array between the state ([part][batch][ld]) and the caller's ([part, batch, H]). */
+static frnn_status exchange(const frnn_config *net, size_t batch, char *state, size_t state_size,
+                            size_t index, void *to, const void *from) {
+    frnn_header header;
+    frnn_status status = check_state(net, batch, state, state_size, &header);
+    if (status != FRNN_OK)
+        return status;
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    if (index >= cell->states || (to == NULL && from == NULL && batch > 0))
+        return FRNN_E_ARG;
+    const size_t itemsize = frnn_itemsize(net->dtype), row = net->hidden_size * itemsize;
+    size_t at = 0;
+    for (size_t p = 0; p < net->num_layers * net->num_directions; p++) {
+        const frnn_part part = frnn_part_get(net, batch, p);
+        char *values = state + state_array(net, &part, &header, index);
+        for (size_t b = 0; b < batch; b++, values += part.ld * itemsize, at += row) {
+            if (to != NULL)
+                memcpy((char *)to + at, values, row);
+            else
+                memcpy(values, (const char *)from + at, row);
+        }
+    }
+    return FRNN_OK;
+}
+
+frnn_status frnn_state_get(const frnn_config *net, size_t batch, const void *state,
+                           size_t state_size, size_t index, void *values) {
+    /* the cast is safe: nothing is written to the state when `to` is given */
+    return exchange(net, batch, (char *)(uintptr_t)state, state_size, index, values, NULL);
+}
+
+/* Where the state of the caller is c alone, h follows from it. */
+static void derive_h(const frnn_config *net, const frnn_kernels *kernels, size_t batch,
+                     const frnn_header *header, char *state) {
+    const size_t itemsize = frnn_itemsize(net->dtype);
+    for (size_t p = 0; p < net->num_layers * net->num_directions; p++) {
+        const frnn_part part = frnn_part_get(net, batch, p);
+        kernels->activate(net->activation, state + part.c,
+                          state + part.h + header->position % 2 * batch * part.ld * itemsize,
+                          batch * part.ld);
+    }
+}
+
+frnn_status frnn_state_set(const frnn_config *net, size_t batch, void *state, size_t state_size,
+                           size_t index, const void *values) {
+    frnn_status status = exchange(net, batch, state, state_size, index, NULL, values);
+    if (status != FRNN_OK)
+        return status;
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    if (cell->memory && cell->states == 1) {
+        const frnn_kernels *kernels = frnn_kernels_active(net->dtype);
+        if (kernels == NULL)
+            return FRNN_E_ISA;
+        frnn_header header;
+        memcpy(&header, state, sizeof header);
+        derive_h(net, kernels, batch, &header, state);
+    }
+    return FRNN_OK;
+}
+
+/* ---- Running ------------------------------------------------------------------------------ */
+
+/* Layers hand their output on in scratch: two buffers in turn, of as many steps as pass through
+ * all layers together. Layers of one direction need a chunk of time only; a reverse direction needs
+ * all of it. */
+typedef struct plan {
+    size_t chunk;   /* steps that go through all layers at a time */
+    size_t between; /* bytes of one buffer between layers, 0 for a single layer */
+    size_t part;    /* bytes of scratch of a part */
+    size_t total;
+} plan;
+
+static int make_plan(const frnn_config *net, size_t steps, size_t batch, plan *p) {
+    const size_t itemsize = frnn_itemsize(net->dtype);
+    size_t packed, state;
+    if (!total(net, batch, &packed, &state))
+        return 0;
+    /* Layers differ in their input only, which scratch does not hold: any part will do. */
+    const frnn_part part = frnn_part_get(net, batch, 0);
+    p->chunk = steps;
+    p->between = 0;
+    size_t rows = steps;
+    if (!frnn_mul(&rows, batch))
+        return 0;
+    if (net->num_layers > 1) {
+        if (net->num_directions == 1)
+            p->chunk = frnn_min(steps, frnn_part_chunk(&part, itemsize, batch));
+        /* rows that are held at a time; rounded so that the size never falls with batch */
+        rows = net->num_directions == 1
+                   ? frnn_min(rows, frnn_max(batch, frnn_part_chunk(&part, itemsize, 1)))
+                   : rows;
+        size_t end = 0, at;
+        if (!append(&end, &at, rows, net->num_directions, net->hidden_size, itemsize))
+            return 0;
+        p->between = end;
+    }
+    p->total = p->between;
+    return frnn_part_scratch(&part, itemsize, steps, batch, &p->part) && frnn_mul(&p->total, 2) && frnn_add(&p->total, p->part) && p->total <= PTRDIFF_MAX;
+}
+
+frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch, size_t *size) {
+    frnn_status status = frnn_config_check(net);
+    plan p;
+    if (status != FRNN_OK || size == NULL)
+        return FRNN_E_ARG;
+    if (!make_plan(net, steps, batch, &p))
+        return FRNN_E_SIZE;
+    *size = p.total;
+    return FRNN_OK;
+}
+
+static frnn_status check_run(const frnn_config *net, const void *packed, size_t packed_size,
+                             const frnn_run *run, frnn_header *state) {
+    size_t needed;
+    frnn_header header;
+    frnn_status status = frnn_packed_size(net, &needed);
+    if (status == FRNN_OK)
+        status = frnn_buffer_check(packed, packed_size, needed);
+    if (status != FRNN_OK)
+        return status;
+    memcpy(&header, packed, sizeof header);
+    if (header.magic != FRNN_MAGIC_PACKED || header.key != frnn_config_key(net) || run == NULL ||
+        run->struct_size != sizeof *run)
+        return FRNN_E_ARG;
+    status = check_state(net, run->batch, run->state, run->state_size, state);
+    if (status == FRNN_OK)
+        status = frnn_scratch_size(net, run->steps, run->batch, &needed);
+    if (status != FRNN_OK)
+        return status;
+    if (needed > 0 && (status = frnn_buffer_check(run->scratch, run->scratch_size, needed)) != 0)
+        return status;
+    if (run->steps > 0 && run->batch > 0 && (run->x == NULL || run->y == NULL))
+        return FRNN_E_ARG;
+    return FRNN_OK;
+}
+
+/* One stretch of time through all layers. The strides of part.x and part.y are the caller's; the
+ * buffers between layers are contiguous. */
+static void run_layers(const frnn_config *net, const plan *p, const frnn_run *run, size_t begin,
+                       size_t steps, frnn_part_run *part_run) {
+    const size_t L = net->num_layers, D = net->num_directions;
+    const ptrdiff_t itemsize = (ptrdiff_t)part_run->itemsize;
+    const ptrdiff_t width = (ptrdiff_t)(D * net->hidden_size);
+    char *const between = (char *)run->scratch + p->part;
+    part_run->steps = steps;
+    part_run->x = (const char *)run->x + (ptrdiff_t)begin * run->x_step * itemsize;
+    part_run->x_step = run->x_step;
+    part_run->x_row = run->x_row;
+    for (size_t layer = 0; layer < L; layer++) {
+        char *output = between + (layer % 2) * p->between;
+        part_run->y_step = width * (ptrdiff_t)run->batch;
+        part_run->y_row = width;
+        if (layer == L - 1) {
+            output = (char *)run->y + (ptrdiff_t)begin * run->y_step * itemsize;
+            part_run->y_step = run->y_step;
+            part_run->y_row = run->y_row;
+        }
+        for (size_t direction = 0; direction < D; direction++) {
+            const frnn_part part = frnn_part_get(net, run->batch, layer * D + direction);
+            part_run->part = &part;
+            part_run->reverse = direction == 1;
+            part_run->y = output + direction * net->hidden_size * part_run->itemsize;
+            if (part.gates > 0)
+                frnn_part_forward(part_run);
+            else
+                frnn_part_scan(part_run);
+        }
+        part_run->x = output;
+        part_run->x_step = part_run->y_step;
+        part_run->x_row = part_run->y_row;
+    }
+    part_run->position += steps;
+}
+
+frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t packed_size,
+                         const frnn_run *run) {
+    frnn_header header;
+    plan p;
+    frnn_status status = check_run(net, packed, packed_size, run, &header);
+    if (status != FRNN_OK)
+        return status;
+    frnn_part_run part_run = {
+        .kernels = frnn_kernels_active(net->dtype),
+        .cell = net->cell,
+        .activation = net->activation,
+        .itemsize = frnn_itemsize(net->dtype),
+        .batch = run->batch,
+        .packed = packed,
+        .state = run->state,
+        .position = header.position,
+        .scratch = run->scratch,
+        .parallel_time = run->parallel_time,
+    };
+    if (part_run.kernels == NULL)
+        return FRNN_E_ISA;
+    if (run->batch == 0)
+        return FRNN_OK;
+    make_plan(net, run->steps, run->batch, &p);
+    for (size_t begin = 0; begin < run->steps; begin += p.chunk)
+        run_layers(net, &p, run, begin, frnn_min(p.chunk, run->steps - begin), &part_run);
+    header.position = part_run.position;
+    memcpy(run->state, &header, sizeof header);
+    return FRNN_OK;
+}

@@ -1,0 +1,219 @@
+"""What all layers share: parameters, calls, states, copies. The layers themselves are in layers.py."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from . import _core
+from ._arrays import (
+    Array,
+    as_input,
+    as_real,
+    check_dtype,
+    check_flag,
+    check_out,
+    check_size,
+    describe,
+)
+
+State = Array | tuple[Array, Array]
+
+
+class Layer:
+    """Base of the layers: named parameters that are packed once per change, and the call.
+
+    Parameters live in plain read-only arrays. They change as a whole: by assigning to the
+    attribute of that name, or through `load_state_dict`. The packed form for the kernels is made at
+    the next call after a change, once.
+    """
+
+    _cell: ClassVar[str]
+
+    def __init__(self, input_size: int, hidden_size: int, batch_first: bool, dtype: Any) -> None:
+        self.input_size = check_size("input_size", input_size)
+        self.hidden_size = check_size("hidden_size", hidden_size)
+        self.batch_first = check_flag("batch_first", batch_first)
+        self.dtype = check_dtype(dtype)
+        self.num_layers = 1
+        self.bidirectional = False
+        self.activation = "tanh"
+        self._parameters: dict[str, Array] = {}
+        self._packed: _core.Net | None = None
+        self._lock = threading.Lock()
+
+    # ---- Parameters
+
+    def _set_parameter(self, name: str, value: Any) -> None:
+        """Takes a copy of a value that has been checked for shape and meaning."""
+        array = np.array(value, self.dtype, order="C")
+        array.flags.writeable = False
+        self._parameters[name] = array
+        self._packed = None
+
+    def _check_parameter(self, name: str, value: Any) -> Array:
+        expected = self._parameters[name].shape
+        array = as_real(name, value, self.dtype)
+        if array.shape != expected:
+            raise ValueError(f"{name}: expected shape {expected}, got {array.shape}")
+        if name.startswith("alpha") and not np.all((array >= 0) & (array <= 1)):
+            raise ValueError(f"{name}: expected values in [0, 1] (retention)")
+        return array
+
+    def __getattr__(self, name: str) -> Array:
+        parameters = self.__dict__.get("_parameters", {})
+        if name in parameters:
+            return parameters[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_parameters", {}):
+            self._set_parameter(name, self._check_parameter(name, value))
+        else:
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._parameters]
+
+    def parameters(self) -> dict[str, Array]:
+        """The parameters by PyTorch's names, as read-only arrays."""
+        return dict(self._parameters)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters by PyTorch's names."""
+        return {name: array.copy() for name, array in self._parameters.items()}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> tuple[list[str], list[str]]:
+        """Takes over parameters by name: arrays, or tensors of PyTorch.
+
+        Args:
+            state_dict: values by parameter name, of the parameters' shapes.
+            strict: whether every parameter must be there and nothing else.
+
+        Returns:
+            The names that were missing and those that were not expected.
+
+        Raises:
+            KeyError: with `strict`, if names are missing or unexpected.
+            ValueError, TypeError: if a value does not fit. The layer is then unchanged.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict: expected a mapping, got {describe(state_dict)}")
+        missing = [name for name in self._parameters if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in self._parameters]
+        if strict and (missing or unexpected):
+            raise KeyError(f"state_dict: missing {missing}, unexpected {unexpected}")
+        checked = {
+            name: self._check_parameter(name, _detached(value))
+            for name, value in state_dict.items()
+            if name in self._parameters
+        }
+        for name, value in checked.items():
+            self._set_parameter(name, value)
+        return missing, unexpected
+
+    def _weights(self) -> list[tuple[Array | None, ...]]:
+        """The parameters in the order of the C library: one tuple per layer and direction."""
+        raise NotImplementedError
+
+    def _net(self) -> _core.Net:
+        """The net with packed weights, packed again if a parameter has changed."""
+        net = self._packed
+        if net is None:
+            with self._lock:
+                net = _core.Net(
+                    self._cell,
+                    self.activation,
+                    self.dtype.name,
+                    self.input_size,
+                    self.hidden_size,
+                    self.num_layers,
+                    1 + self.bidirectional,
+                ).pack(self._weights())
+                self._packed = net
+        return net
+
+    # ---- Calls
+
+    def _state_shape(self, batch: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a state array; batch is (B,), or () for one unbatched sequence."""
+        return (self.num_layers * (1 + self.bidirectional), *batch, self.hidden_size)
+
+    def _check_state(self, state: Any, count: int, batch: tuple[int, ...]) -> tuple[Array, ...]:
+        """The state's arrays, contiguous; empty for None."""
+        if state is None:
+            return ()
+        if count == 1:
+            state, names = (state,), ("state",)
+        else:
+            names = ("state[0] (h)", "state[1] (c)")
+            if not isinstance(state, (tuple, list)) or len(state) != count:
+                raise TypeError(f"state: expected a tuple (h, c), got {describe(state)}")
+        shape = self._state_shape(batch)
+        arrays = []
+        for name, value in zip(names, state, strict=True):
+            array = as_real(name, value, self.dtype)
+            if array.shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+            arrays.append(np.require(array, requirements="CA"))
+        return tuple(arrays)
+
+    def _call(
+        self, x: Any, state: Any, out: Array | None, parallel_time: bool = False
+    ) -> tuple[Array, State]:
+        net = self._net()
+        array = as_input("x", x, self.dtype)
+        if array.ndim not in (2, 3) or array.shape[-1] != self.input_size:
+            axes = "[B, T, I]" if self.batch_first else "[T, B, I]"
+            raise ValueError(
+                f"x: expected {axes} or [T, I] with I = {self.input_size}, got shape {array.shape}"
+            )
+        time_axis = int(self.batch_first and array.ndim == 3)
+        batch = () if array.ndim == 2 else (array.shape[1 - time_axis],)
+        arrays = self._check_state(state, net.states, batch)
+        shape = (*array.shape[:-1], (1 + self.bidirectional) * self.hidden_size)
+        if out is None:
+            y = np.empty(shape, self.dtype)
+        else:
+            y = check_out(out, shape, self.dtype, array, *arrays)
+        final = tuple(np.empty(self._state_shape(batch), self.dtype) for _ in range(net.states))
+        if array.ndim == 3:
+            net.forward(array, y, bool(time_axis), arrays, final, parallel_time)
+        else:
+            net.forward(array[:, None], y[:, None], False, arrays, final, parallel_time)
+        return y, final if len(final) > 1 else final[0]
+
+    # ---- Files and copies
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the layer as a safetensors file, which `fastrnn.load` and the C library read."""
+        from . import io
+
+        io.save(self, path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_packed"], state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _packed=None, _lock=threading.Lock())
+        for array in self._parameters.values():
+            array.flags.writeable = False
+
+    def __copy__(self) -> Self:
+        copy = type(self).__new__(type(self))
+        copy.__setstate__({**self.__getstate__(), "_parameters": self.parameters()})
+        return copy
+
+
+def _detached(value: Any) -> Any:
+    """A tensor of PyTorch without its history: a parameter requires grad, its values do not."""
+    detach = getattr(value, "detach", None)
+    return detach() if callable(detach) else value

@@ -1,0 +1,92 @@
+# The C library as Cython sees it; csrc/fastrnn.h is the manual.
+
+from libc.stdint cimport uint64_t
+
+cdef extern from "internal.h" nogil:
+    ctypedef enum frnn_status:
+        FRNN_OK, FRNN_E_ARG, FRNN_E_SIZE, FRNN_E_ALIGN, FRNN_E_SPACE, FRNN_E_ISA, FRNN_E_FILE
+    ctypedef enum frnn_cell:
+        FRNN_CELL_COUNT
+    ctypedef enum frnn_activation:
+        FRNN_TANH, FRNN_RELU, FRNN_IDENTITY
+    ctypedef enum frnn_dtype:
+        FRNN_F32, FRNN_F64
+
+    enum:
+        FRNN_ALIGN
+        FRNN_VERSION_MAJOR
+        FRNN_VERSION_MINOR
+        FRNN_VERSION_PATCH
+
+    ctypedef struct frnn_cell_info:
+        const char *name
+        size_t gates, states
+        int memory, alpha
+
+    ctypedef struct frnn_config:
+        size_t struct_size
+        frnn_cell cell
+        frnn_activation activation
+        frnn_dtype dtype
+        size_t input_size, hidden_size, num_layers, num_directions
+
+    ctypedef struct frnn_weights:
+        const void *weight_ih
+        const void *weight_hh
+        const void *bias_ih
+        const void *bias_hh
+        const void *alpha
+
+    ctypedef struct frnn_run:
+        size_t struct_size, steps, batch
+        const void *x
+        ptrdiff_t x_step, x_row
+        void *y
+        ptrdiff_t y_step, y_row
+        void *state
+        size_t state_size
+        void *scratch
+        size_t scratch_size
+        int parallel_time
+
+    ctypedef struct frnn_tensor:
+        const char *name
+        size_t name_size
+        const char *dtype
+        size_t dtype_size, rank
+        size_t shape[8]
+        const void *data
+        size_t data_size
+
+    ctypedef struct frnn_model:
+        frnn_config config
+        int bias, batch_first
+        size_t num_tensors
+        char message[192]
+
+    ctypedef struct frnn_kernels:
+        double (*fma_flops)(size_t n)
+        size_t (*read_bytes)(const void *buffer, size_t size, size_t repeats)
+
+    const char *frnn_strerror(frnn_status status)
+    const frnn_cell_info *frnn_cell_get(frnn_cell cell)
+    frnn_status frnn_config_check(const frnn_config *net)
+    frnn_status frnn_packed_size(const frnn_config *net, size_t *size)
+    frnn_status frnn_pack(const frnn_config *net, const frnn_weights *weights, void *packed,
+                          size_t packed_size)
+    frnn_status frnn_state_size(const frnn_config *net, size_t batch, size_t *size)
+    frnn_status frnn_state_reset(const frnn_config *net, size_t batch, void *state, size_t size)
+    frnn_status frnn_state_get(const frnn_config *net, size_t batch, const void *state,
+                               size_t state_size, size_t index, void *values)
+    frnn_status frnn_state_set(const frnn_config *net, size_t batch, void *state,
+                               size_t state_size, size_t index, const void *values)
+    frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch,
+                                  size_t *size)
+    frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t packed_size,
+                             const frnn_run *run)
+    frnn_status frnn_model_open(frnn_model *model, const void *data, size_t size)
+    frnn_status frnn_model_open_tensors(frnn_model *model, const void *data, size_t size)
+    frnn_status frnn_model_tensor(const frnn_model *model, size_t index, frnn_tensor *tensor)
+    const char *frnn_isa_available(size_t index)
+    const char *frnn_isa()
+    const frnn_kernels *frnn_kernels_active(frnn_dtype dtype)

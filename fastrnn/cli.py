@@ -1,0 +1,198 @@
+"""The command ``fastrnn``.
+
+Exit codes: 0 done; 1 the demo or the benchmark found something wrong; 2 an error of the user, told
+in one line on stderr; 130 interrupted; 141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+import fastrnn
+from fastrnn import _core
+
+INTERRUPTED = 130  # as a shell reports SIGINT
+PIPE_CLOSED = 141  # and SIGPIPE
+
+
+class UserError(Exception):
+    """Something the user can put right; its text is the whole message."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line like any other error: in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (try: {self.prog} --help)")
+
+
+@contextmanager
+def _concerning(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Turn these errors, and those of the operating system, into a UserError about the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except errors as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+# np.load has no exception of its own for a broken file: it may raise any.
+
+
+def _load_array(path: Path) -> np.ndarray:
+    with _concerning(path, Exception):
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("expected one array (.npy), got an archive of arrays (.npz)")
+    return array
+
+
+def _load_state(path: Path, names: tuple[str, ...]) -> Any:
+    with _concerning(path, Exception):
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("expected an archive of arrays (.npz), got one array (.npy)")
+        with archive:
+            if sorted(archive.files) != sorted(names):
+                found = ", ".join(archive.files) or "none"
+                raise ValueError(f"expected the arrays {', '.join(names)}, got {found}")
+            arrays = tuple(archive[name] for name in names)
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
+def info(args: argparse.Namespace) -> int:
+    """Print versions, instruction sets and build."""
+    rows = {
+        "fastrnn": fastrnn.__version__,
+        "Python": f"{platform.python_version()} ({platform.machine()}, {platform.system()})",
+        "NumPy": np.__version__,
+        "ISA in use": fastrnn.isa(),
+        "ISA available": ", ".join(fastrnn.available_isas()),
+        "threads": fastrnn.get_num_threads(),
+    }
+    rows.update((name.replace("_", " "), value) for name, value in _core.build_info().items())
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        print(f"{name:<{width}}{value}")
+    return 0
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Classify handwritten digits."""
+    from fastrnn import demo
+
+    return demo.main()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a model file over an input file."""
+    with _concerning(args.model, ValueError):
+        layer = fastrnn.load(args.model)
+    names = ("h", "c") if isinstance(layer, fastrnn.LSTM) else ("h",)
+    x = _load_array(args.input)
+    state = _load_state(args.state, names) if args.state else None
+    try:
+        y, state = layer(x, state)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+    with _concerning(args.output), open(args.output, "wb") as file:
+        np.save(file, y, allow_pickle=False)
+    if args.state_out:
+        arrays = state if isinstance(state, tuple) else (state,)
+        with _concerning(args.state_out), open(args.state_out, "wb") as file:
+            np.savez(file, **dict(zip(names, arrays, strict=True)))
+    if not args.quiet:
+        print(f"{layer!r}: {list(x.shape)} -> {list(y.shape)} {y.dtype} in {args.output}")
+    return 0
+
+
+def _make_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser; the options of ``bench`` are filled in if commands has it."""
+    parser = _Parser(prog="fastrnn", description="Recurrent networks on the CPU.")
+    parser.add_argument("--version", action="version", version=f"fastrnn {fastrnn.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    text = "print version, instruction sets and build"
+    command = subparsers.add_parser("info", help=text, description=text.capitalize() + ".")
+    command.set_defaults(function=info)
+
+    text = "classify handwritten digits with an LSTM, in fastrnn and in NumPy"
+    command = subparsers.add_parser(
+        "demo",
+        help=text,
+        description=text[0].upper() + text[1:] + ". Exit code 0: accurate, and both agree; else 1.",
+    )
+    command.set_defaults(function=demo)
+
+    command = subparsers.add_parser(
+        "run",
+        help="run a model file over an input file",
+        description="Run a model file over an input file. The input has the model's dtype, or "
+        "one that converts to it without loss.",
+    )
+    command.add_argument(
+        "model", type=Path, metavar="MODEL.safetensors", help="as layer.save() writes it"
+    )
+    command.add_argument(
+        "input",
+        type=Path,
+        metavar="IN.npy",
+        help="[T, B, I], [T, I], or [B, T, I] for a model with batch_first",
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, metavar="OUT.npy", required=True, help="where the output goes"
+    )
+    command.add_argument(
+        "--state",
+        type=Path,
+        metavar="IN.npz",
+        help="initial state: array h, for an LSTM also c, each as the layer takes it; "
+        "default: zeros",
+    )
+    command.add_argument(
+        "--state-out", type=Path, metavar="OUT.npz", help="where the final state goes"
+    )
+    command.add_argument("--quiet", action="store_true", help="print nothing")
+    command.set_defaults(function=run)
+
+    text = "measure the speed of fastrnn, NumPy and the peers that are installed"
+    command = subparsers.add_parser(
+        "bench", help=text, description=text[0].upper() + text[1:] + "."
+    )
+    if "bench" in commands:
+        from fastrnn import bench
+
+        bench.add_arguments(command)
+        command.set_defaults(function=bench.main)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, ``sys.argv`` by default, and return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        try:
+            args = _make_parser(argv).parse_args(argv)
+            return args.function(args)
+        finally:
+            sys.stdout.flush()
+    except UserError as error:
+        print("fastrnn: error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout again at exit: leave it nothing that can fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED

@@ -1,0 +1,94 @@
+"""Initial values: PyTorch's uniform weights, and the retention of leaky units from other conventions.
+
+Everywhere in fastrnn `alpha` is the *retention* of a leaky unit, the weight of its past:
+
+    h_t = alpha * h_{t-1} + (1 - alpha) * v_t
+
+(Goodfellow, Bengio and Courville 2016, section 10.9.2). The functions here convert from what other
+systems call the same thing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._arrays import Array, check_choice
+
+
+def uniform(rng: np.random.Generator, shape: tuple[int, ...], hidden_size: int, dtype: Any) -> Array:
+    """Uniform on [-1/sqrt(H), 1/sqrt(H)], the default of PyTorch's recurrent layers.
+
+    Example:
+        >>> w = uniform(np.random.default_rng(0), (80, 3), 20, np.float32)
+        >>> bool(abs(w).max() <= 20 ** -0.5)
+        True
+    """
+    bound = hidden_size**-0.5
+    return rng.uniform(-bound, bound, shape).astype(dtype)
+
+
+def _checked(name: str, value: Any, low: float, high: float) -> Array:
+    array = np.asarray(value, np.float64)
+    if not np.all((array >= low) & (array <= high)):
+        raise ValueError(f"{name}: expected values in [{low:g}, {high:g}], got {value!r}")
+    return array
+
+
+def alpha_from_leak_rate(leak_rate: Any) -> Array:
+    """Retention of a unit that leaks `leak_rate` in [0, 1] of itself each step: 1 - leak_rate.
+
+    The convention of reservoir computing (Jaeger et al. 2007).
+
+    Example:
+        >>> float(alpha_from_leak_rate(0.25))
+        0.75
+    """
+    return 1.0 - _checked("leak_rate", leak_rate, 0, 1)
+
+
+def alpha_from_tau(tau: Any, dt: Any = 1.0, method: str = "exact") -> Array:
+    """Retention of a unit of time constant `tau`, stepped by `dt` (both > 0, in the same unit of time).
+
+    tau dh/dt = v - h, either solved over a step with v held, alpha = exp(-dt / tau)
+    (`method="exact"`), or by one explicit Euler step, alpha = 1 - dt / tau (`method="euler"`, which
+    needs dt <= tau).
+
+    Example:
+        >>> float(alpha_from_tau(20.0, dt=5.0, method="euler"))
+        0.75
+        >>> round(float(alpha_from_tau(20.0, dt=5.0)), 6)
+        0.778801
+    """
+    check_choice("method", method, ("exact", "euler"))
+    tiny = np.nextafter(0.0, 1.0)
+    tau, dt = _checked("tau", tau, tiny, np.inf), _checked("dt", dt, tiny, np.inf)
+    if method == "exact":
+        return np.exp(-dt / tau)
+    return 1.0 - _checked("dt / tau", dt / tau, 0, 1)
+
+
+def alpha_from_half_life(half_life: Any) -> Array:
+    """Retention of a unit that forgets half of its state in `half_life` > 0 steps: 2^(-1/half_life).
+
+    The `halflife` of pandas' `ewm`.
+
+    Example:
+        >>> float(alpha_from_half_life(1))
+        0.5
+    """
+    return 0.5 ** (1.0 / _checked("half_life", half_life, np.nextafter(0.0, 1.0), np.inf))
+
+
+def checked_alpha(alpha: Any, hidden_size: int, dtype: np.dtype) -> Array:
+    """A new array [H] of `dtype` from a scalar or one value per unit, each in [0, 1]."""
+    try:
+        array = np.asarray(alpha, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"alpha: expected a number or an array, got {alpha!r}") from error
+    if array.shape not in ((), (hidden_size,)):
+        raise ValueError(f"alpha: expected a scalar or shape ({hidden_size},), got {array.shape}")
+    if not np.all((array >= 0) & (array <= 1)):
+        raise ValueError("alpha: expected values in [0, 1] (retention, the weight of the past)")
+    return np.array(np.broadcast_to(array, (hidden_size,)), dtype)
