@@ -156,7 +156,8 @@ typedef struct frnn_weights {
 /* Bytes of the packed weights of the whole net. */
 frnn_status frnn_packed_size(const frnn_config *net, size_t *size);
 
-/* weights: [L * D], in the order l0 forward, l0 reverse, l1 forward, ... Writes all of packed. */
+/* weights: [L * D], in the order l0 forward, l0 reverse, l1 forward, ... Writes packed; after an
+ * error its contents are unusable, and refused. */
 frnn_status frnn_pack(const frnn_config *net, const frnn_weights *weights, void *packed,
                       size_t packed_size);
 

@@ -172,6 +172,12 @@ uint32_t frnn_config_key(const frnn_config *net);
 /* Where part number `index` lies, for a net whose sizes have been found to fit. O(1). */
 frnn_part frnn_part_get(const frnn_config *net, size_t batch, size_t index);
 
+/* Packing: begin takes the buffer, and end marks it as complete; until then it is refused. */
+frnn_status frnn_pack_begin(const frnn_config *net, void *packed, size_t packed_size);
+frnn_status frnn_pack_part(const frnn_config *net, size_t index, const frnn_weights *weights,
+                           void *packed);
+void frnn_pack_end(const frnn_config *net, void *packed);
+
 /* One part over a stretch of time. */
 typedef struct frnn_part_run {
     const frnn_kernels *kernels;

@@ -113,30 +113,46 @@ static size_t escape_size(const char *at, size_t left, char *character) {
     return 6;
 }
 
+/* Bytes of the character at `at`, as it may stand in a string, or 0 and what is wrong with it. */
+static size_t character_size(const char *at, size_t left, int escapes, const char **why) {
+    const unsigned char c = (unsigned char)*at;
+    size_t size = 1;
+    char ignored;
+    if (c >= 0x80) {
+        size = utf8_size((const unsigned char *)at, left);
+        *why = "bytes that are not UTF-8";
+    } else if (c == '\\' && escapes) {
+        size = escape_size(at, left, &ignored);
+        *why = "an escape that is no ASCII character";
+    } else if (c == '\\') {
+        size = 0;
+        *why = "an escape in a name";
+    } else if (c < 0x20 || !escapes) { /* DEL, only the values of metadata may have it */
+        size = 0;
+        *why = "a control character";
+    }
+    return size;
+}
+
 int frnn_json_string(frnn_json *json, frnn_span *string, int escapes) {
+    const char *why = NULL;
     if (!take(json, '"'))
         return refuse(json, "a string is expected");
-    string->at = json->at;
-    while (json->at < json->end && *json->at != '"') {
-        unsigned char c = (unsigned char)*json->at;
-        size_t left = (size_t)(json->end - json->at), size = 1;
-        char ignored;
-        if (c < 0x20 || (c == 0x7f && !escapes))
-            return refuse(json, "a control character");
-        if (c == '\\' && !escapes)
-            return refuse(json, "an escape in a name");
-        if (c == '\\')
-            size = escape_size(json->at, left, &ignored);
-        else if (c >= 0x80)
-            size = utf8_size((const unsigned char *)json->at, left);
-        if (size == 0)
-            return refuse(json, c == '\\' ? "an escape that is no ASCII character"
-                                          : "bytes that are not UTF-8");
-        json->at += size;
+    const char *at = json->at, *const begin = at, *const end = json->end;
+    while (at < end && *at != '"') {
+        size_t size = 1;
+        if (*at < ' ' || *at > '~' || *at == '\\') /* also true above 7 bits, signed or not */
+            size = character_size(at, (size_t)(end - at), escapes, &why);
+        if (size == 0) {
+            json->at = at;
+            return refuse(json, why);
+        }
+        at += size;
     }
-    if (json->at == json->end)
+    json->at = at;
+    if (at == end)
         return refuse(json, "a string without end");
-    string->size = (size_t)(json->at - string->at);
+    *string = (frnn_span){begin, (size_t)(at - begin)};
     json->at++;
     return 1;
 }

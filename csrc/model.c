@@ -231,11 +231,11 @@ static size_t weight_shape(const frnn_config *net, const weight_id *id, size_t *
 
 static const char *const dtypes[FRNN_DTYPE_COUNT] = {[FRNN_F32] = "F32", [FRNN_F64] = "F64"};
 
-/* The dtype of the net is that of its first tensor. */
+/* The dtype of the net is that of its first tensor; without one, weights are missing anyway. */
 static frnn_status read_dtype(frnn_model *model) {
     frnn_tensor tensor;
     if (frnn_model_tensor(model, 0, &tensor) != FRNN_OK)
-        return frnn_refuse(model->message, "the file has no tensors");
+        return FRNN_OK;
     for (size_t i = 0; i < FRNN_DTYPE_COUNT; i++) {
         if (frnn_span_is(frnn_tensor_dtype(&tensor), dtypes[i])) {
             model->config.dtype = (frnn_dtype)i;
@@ -393,48 +393,69 @@ frnn_status frnn_model_tensor(const frnn_model *model, size_t index, frnn_tensor
     return FRNN_OK;
 }
 
-frnn_status frnn_model_weights(const frnn_model *model, size_t layer, size_t direction,
-                               frnn_weights *weights) {
-    const void *found[ROLE_COUNT] = {NULL};
+static const void **weight_pointer(frnn_weights *weights, role r) {
+    switch (r) {
+    case WEIGHT_IH:
+        return &weights->weight_ih;
+    case WEIGHT_HH:
+        return &weights->weight_hh;
+    case BIAS_IH:
+        return &weights->bias_ih;
+    case BIAS_HH:
+        return &weights->bias_hh;
+    default:
+        return &weights->alpha;
+    }
+}
+
+/* The weights of `count` parts from number `first`, in one walk. */
+static frnn_status find_weights(const frnn_model *model, size_t first, size_t count,
+                                frnn_weights *weights) {
     frnn_walk walk;
     frnn_tensor tensor;
     weight_id id;
-    if (model == NULL || weights == NULL || frnn_config_check(&model->config) != FRNN_OK ||
-        layer >= model->config.num_layers || direction >= model->config.num_directions)
-        return FRNN_E_ARG;
     if (frnn_walk_begin(&walk, model->bytes, model->size, NULL) != FRNN_OK)
         return FRNN_E_FILE;
+    memset(weights, 0, count * sizeof *weights);
     while (frnn_walk_next(&walk, &tensor) > 0) {
-        if (check_tensor(model, NULL, &tensor, &id) == FRNN_OK && id.layer == layer &&
-            id.direction == direction)
-            found[id.role] = tensor.data;
-    }
-    for (role r = 0; r < ROLE_COUNT; r++) {
-        if (has_role(model, r) && found[r] == NULL)
+        if (check_tensor(model, NULL, &tensor, &id) != FRNN_OK)
             return FRNN_E_FILE;
+        const size_t part = id.layer * model->config.num_directions + id.direction;
+        if (part >= first && part - first < count)
+            *weight_pointer(&weights[part - first], id.role) = tensor.data;
     }
-    *weights = (frnn_weights){.weight_ih = found[WEIGHT_IH],
-                              .weight_hh = found[WEIGHT_HH],
-                              .bias_ih = found[BIAS_IH],
-                              .bias_hh = found[BIAS_HH],
-                              .alpha = found[ALPHA]};
+    for (size_t i = 0; i < count; i++) {
+        for (role r = 0; r < ROLE_COUNT; r++) {
+            if (has_role(model, r) && *weight_pointer(&weights[i], r) == NULL)
+                return FRNN_E_FILE;
+        }
+    }
     return FRNN_OK;
 }
 
+frnn_status frnn_model_weights(const frnn_model *model, size_t layer, size_t direction,
+                               frnn_weights *weights) {
+    if (model == NULL || weights == NULL || frnn_config_check(&model->config) != FRNN_OK ||
+        layer >= model->config.num_layers || direction >= model->config.num_directions)
+        return FRNN_E_ARG;
+    return find_weights(model, layer * model->config.num_directions + direction, 1, weights);
+}
+
 frnn_status frnn_model_pack(const frnn_model *model, void *packed, size_t packed_size) {
-    /* A part has two tensors at least, but the only part of a cell without gates. */
-    frnn_weights weights[FRNN_MODEL_MAX_TENSORS / 2];
-    size_t parts;
-    if (model == NULL || frnn_config_check(&model->config) != FRNN_OK)
+    if (model == NULL)
         return FRNN_E_ARG;
-    parts = model->config.num_layers;
-    if (!frnn_mul(&parts, model->config.num_directions) || parts > FRNN_MODEL_MAX_TENSORS / 2)
-        return FRNN_E_ARG;
-    for (size_t i = 0; i < parts; i++) {
-        frnn_status status = frnn_model_weights(model, i / model->config.num_directions,
-                                                i % model->config.num_directions, &weights[i]);
+    const frnn_config *net = &model->config;
+    frnn_status status = frnn_pack_begin(net, packed, packed_size);
+    if (status != FRNN_OK)
+        return status;
+    for (size_t i = 0; i < net->num_layers * net->num_directions; i++) {
+        frnn_weights weights;
+        status = find_weights(model, i, 1, &weights);
+        if (status == FRNN_OK)
+            status = frnn_pack_part(net, i, &weights, packed);
         if (status != FRNN_OK)
             return status;
     }
-    return frnn_pack(&model->config, weights, packed, packed_size);
+    frnn_pack_end(net, packed);
+    return FRNN_OK;
 }

@@ -74,38 +74,50 @@ static frnn_status check(const frnn_config *net, const frnn_weights *w) {
     return FRNN_OK;
 }
 
-frnn_status frnn_pack(const frnn_config *net, const frnn_weights *weights, void *packed,
-                      size_t packed_size) {
+frnn_status frnn_pack_begin(const frnn_config *net, void *packed, size_t packed_size) {
     size_t needed;
     frnn_status status = frnn_packed_size(net, &needed);
     if (status == FRNN_OK)
         status = frnn_buffer_check(packed, packed_size, needed);
+    if (status == FRNN_OK)
+        memset(packed, 0, FRNN_HEADER_SIZE);
+    return status;
+}
+
+frnn_status frnn_pack_part(const frnn_config *net, size_t index, const frnn_weights *w,
+                           void *packed) {
+    const frnn_status status = check(net, w);
     if (status != FRNN_OK)
         return status;
-    const size_t parts = net->num_layers * net->num_directions;
-    if (weights == NULL)
-        return FRNN_E_ARG;
-    for (size_t i = 0; i < parts; i++)
-        if ((status = check(net, &weights[i])) != FRNN_OK)
-            return status;
-
     const size_t itemsize = frnn_itemsize(net->dtype);
+    const frnn_part part = frnn_part_get(net, 0, index);
     char *base = packed;
-    memset(base, 0, FRNN_HEADER_SIZE);
-    const frnn_header header = {.magic = FRNN_MAGIC_PACKED, .key = frnn_config_key(net)};
-    memcpy(base, &header, sizeof header);
-    for (size_t i = 0; i < parts; i++) {
-        const frnn_weights *w = &weights[i];
-        const frnn_part part = frnn_part_get(net, 0, i);
-        if (part.gates > 0) {
-            pack_matrix(&part, itemsize, w->weight_ih, part.input_size, base + part.w_ih);
-            pack_matrix(&part, itemsize, w->weight_hh, part.hidden_size, base + part.w_hh);
-            pack_bias(&part, net->dtype, w, base + part.bias);
-        }
-        if (w->alpha != NULL) {
-            memset(base + part.alpha, 0, part.blocks * FRNN_BLOCK * itemsize);
-            memcpy(base + part.alpha, w->alpha, net->hidden_size * itemsize);
-        }
+    if (part.gates > 0) {
+        pack_matrix(&part, itemsize, w->weight_ih, part.input_size, base + part.w_ih);
+        pack_matrix(&part, itemsize, w->weight_hh, part.hidden_size, base + part.w_hh);
+        pack_bias(&part, net->dtype, w, base + part.bias);
+    }
+    if (w->alpha != NULL) {
+        memset(base + part.alpha, 0, part.ld * itemsize);
+        memcpy(base + part.alpha, w->alpha, net->hidden_size * itemsize);
     }
     return FRNN_OK;
+}
+
+void frnn_pack_end(const frnn_config *net, void *packed) {
+    const frnn_header header = {.magic = FRNN_MAGIC_PACKED, .key = frnn_config_key(net)};
+    memcpy(packed, &header, sizeof header);
+}
+
+frnn_status frnn_pack(const frnn_config *net, const frnn_weights *weights, void *packed,
+                      size_t packed_size) {
+    frnn_status status = frnn_config_check(net);
+    if (status != FRNN_OK || weights == NULL)
+        return FRNN_E_ARG;
+    status = frnn_pack_begin(net, packed, packed_size);
+    for (size_t i = 0; status == FRNN_OK && i < net->num_layers * net->num_directions; i++)
+        status = frnn_pack_part(net, i, &weights[i], packed);
+    if (status == FRNN_OK)
+        frnn_pack_end(net, packed);
+    return status;
 }

@@ -11,9 +11,6 @@
 #define CHUNK_BYTES (256 * 1024)
 #define CHUNK_ROWS 48
 
-/* A recurrent matrix above this size does not stay in L2 as a whole. */
-#define SWEEP_BYTES (512 * 1024)
-
 static size_t gates_row(const frnn_part *part) {
     return part->gates * part->ld;
 }
@@ -78,7 +75,6 @@ void frnn_part_forward(const frnn_part_run *run) {
     const size_t chunk = frnn_part_chunk(part, itemsize, batch);
     const size_t gates_bytes = batch * gates_row(part) * itemsize; /* of a step */
     const size_t state_bytes = batch * part->ld * itemsize;
-    const int large = part->hidden_size * gates_row(part) * itemsize > SWEEP_BYTES;
     const int memory = frnn_cell_get(run->cell)->memory;
     char *const h = run->state + part->h, *const c = memory ? run->state + part->c : NULL;
     char *const partial = run->scratch + frnn_min(run->steps, chunk) * gates_bytes;
@@ -107,7 +103,7 @@ void frnn_part_forward(const frnn_part_run *run) {
             step.h_prev = h + position % 2 * state_bytes;
             step.h = h + (position + 1) % 2 * state_bytes;
             step.y = run->y + (ptrdiff_t)(begin + t) * run->y_step * (ptrdiff_t)itemsize;
-            step.backwards = large && position % 2 == 1;
+            step.backwards = position % 2 == 1;
             run->kernels->step[run->cell](&step);
         }
         done += steps;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,10 @@ def describe(value: object) -> str:
     return f"shape {tuple(shape)} of {dtype}"
 
 
-def _as_array(name: str, value: Any) -> Array:
+def as_array(name: str, value: Any) -> Array:
+    """Anything array-like as an array, without a copy where that can be."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a plain array, got a masked one")
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
@@ -35,7 +39,7 @@ def as_real(name: str, value: Any, dtype: np.dtype) -> Array:
     Accepted are arrays of `dtype` in any byte order, of narrower floats, of integers and booleans,
     and nested lists of numbers. A wider float, a complex or any other dtype is a TypeError.
     """
-    array = _as_array(name, value)
+    array = as_array(name, value)
     if array.dtype == dtype:
         return array
     plain = not hasattr(value, "dtype")  # lists of Python numbers have no precision to lose
@@ -46,18 +50,21 @@ def as_real(name: str, value: Any, dtype: np.dtype) -> Array:
 
 
 def as_input(name: str, value: Any, dtype: np.dtype) -> Array:
-    """As `as_real`, laid out so that the kernels can read it: features contiguous, aligned."""
+    """As `as_real`, in a layout that the kernels read: features contiguous, aligned."""
     array = as_real(name, value, dtype)
+    return array if _regular(array) else np.array(array, dtype, order="C")
+
+
+def _regular(array: Array) -> bool:
     size = array.itemsize
-    regular = (
+    return array.size == 0 or (
         array.flags.aligned
-        and (array.ndim == 0 or array.shape[-1] <= 1 or array.strides[-1] == size)
+        and (array.ndim == 0 or array.shape[-1] == 1 or array.strides[-1] == size)
         and all(stride % size == 0 for stride in array.strides)
     )
-    return array if regular else np.array(array, dtype, order="C")
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, *inputs: Array) -> Array:
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype) -> Array:
     """`out` if the result can be written straight into it, an error otherwise."""
     if not isinstance(out, np.ndarray) or out.dtype != dtype:
         raise TypeError(f"out: expected an array of {dtype}, got {describe(out)}")
@@ -65,27 +72,19 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, *inputs: Array)
         raise ValueError(f"out: expected shape {shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out: expected a writeable array, got a read-only one")
-    size = out.itemsize
-    if (
-        not out.flags.aligned
-        or (out.ndim > 0 and out.shape[-1] > 1 and out.strides[-1] != size)
-        or any(stride % size for stride in out.strides)
-    ):
+    if not _regular(out):
         raise ValueError(
             f"out: expected an aligned array with contiguous features, got strides {out.strides}"
         )
-    for other in inputs:
-        if np.may_share_memory(out, other):
-            raise ValueError("out: must not overlap x or the state")
     return out
 
 
-def check_size(name: str, value: Any, least: int = 1) -> int:
-    """A Python int of at least `least`."""
+def check_size(name: str, value: Any) -> int:
+    """A Python int of at least 1 that C can count to."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    if not 1 <= value <= sys.maxsize:
+        raise ValueError(f"{name}: expected 1 to {sys.maxsize}, got {value}")
     return int(value)
 
 
@@ -107,9 +106,9 @@ def check_flag(name: str, value: Any) -> bool:
 def check_dtype(value: Any) -> np.dtype:
     """float32 or float64."""
     try:
-        dtype = np.dtype(value)
+        dtype = None if value is None else np.dtype(value)
     except TypeError:
         dtype = None
-    if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+    if dtype is None or dtype.name not in ("float32", "float64") or not dtype.isnative:
         raise TypeError(f"dtype: expected float32 or float64, got {value!r}")
     return dtype

@@ -20,6 +20,7 @@ from ._arrays import (
     check_size,
     describe,
 )
+from .stream import Stream
 
 State = Array | tuple[Array, Array]
 
@@ -33,6 +34,7 @@ class Layer:
     """
 
     _cell: ClassVar[str]
+    activation: str = "tanh"
 
     def __init__(self, input_size: int, hidden_size: int, batch_first: bool, dtype: Any) -> None:
         self.input_size = check_size("input_size", input_size)
@@ -41,7 +43,6 @@ class Layer:
         self.dtype = check_dtype(dtype)
         self.num_layers = 1
         self.bidirectional = False
-        self.activation = "tanh"
         self._parameters: dict[str, Array] = {}
         self._packed: _core.Net | None = None
         self._lock = threading.Lock()
@@ -52,8 +53,9 @@ class Layer:
         """Takes a copy of a value that has been checked for shape and meaning."""
         array = np.array(value, self.dtype, order="C")
         array.flags.writeable = False
-        self._parameters[name] = array
-        self._packed = None
+        with self._lock:
+            self._parameters[name] = array
+            self._packed = None
 
     def _check_parameter(self, name: str, value: Any) -> Array:
         expected = self._parameters[name].shape
@@ -122,22 +124,24 @@ class Layer:
         """The parameters in the order of the C library: one tuple per layer and direction."""
         raise NotImplementedError
 
+    def _check_sizes(self) -> _core.Net:
+        """The net without its weights, or an error if it could not be held in memory."""
+        return _core.Net(
+            self._cell,
+            self.activation,
+            self.dtype.name,
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            1 + self.bidirectional,
+        )
+
     def _net(self) -> _core.Net:
         """The net with packed weights, packed again if a parameter has changed."""
-        net = self._packed
-        if net is None:
-            with self._lock:
-                net = _core.Net(
-                    self._cell,
-                    self.activation,
-                    self.dtype.name,
-                    self.input_size,
-                    self.hidden_size,
-                    self.num_layers,
-                    1 + self.bidirectional,
-                ).pack(self._weights())
-                self._packed = net
-        return net
+        with self._lock:
+            if self._packed is None:
+                self._packed = self._check_sizes().pack(self._weights())
+            return self._packed
 
     # ---- Calls
 
@@ -146,7 +150,7 @@ class Layer:
         return (self.num_layers * (1 + self.bidirectional), *batch, self.hidden_size)
 
     def _check_state(self, state: Any, count: int, batch: tuple[int, ...]) -> tuple[Array, ...]:
-        """The state's arrays, contiguous; empty for None."""
+        """The state's arrays, contiguous; none of them for None."""
         if state is None:
             return ()
         if count == 1:
@@ -165,29 +169,49 @@ class Layer:
         return tuple(arrays)
 
     def _call(
-        self, x: Any, state: Any, out: Array | None, parallel_time: bool = False
+        self, x: Any, state: Any, out: Any, parallel_time: bool = False
     ) -> tuple[Array, State]:
-        net = self._net()
-        array = as_input("x", x, self.dtype)
-        if array.ndim not in (2, 3) or array.shape[-1] != self.input_size:
+        net = self._packed or self._net()
+        result = net.call(x, state, out, self.batch_first, parallel_time)
+        if result is None:
+            x, state, out = self._converted(x, state, out, net.states)
+            result = net.call(x, state, out, self.batch_first, parallel_time)
+            assert result is not None
+        return result
+
+    def _converted(self, x: Any, state: Any, out: Any, states: int) -> tuple[Any, Any, Any]:
+        """The arguments of a call as arrays that the kernels take, or an error that names one."""
+        x = as_input("x", x, self.dtype)
+        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             axes = "[B, T, I]" if self.batch_first else "[T, B, I]"
             raise ValueError(
-                f"x: expected {axes} or [T, I] with I = {self.input_size}, got shape {array.shape}"
+                f"x: expected {axes} or [T, I] with I = {self.input_size}, got shape {x.shape}"
             )
-        time_axis = int(self.batch_first and array.ndim == 3)
-        batch = () if array.ndim == 2 else (array.shape[1 - time_axis],)
-        arrays = self._check_state(state, net.states, batch)
-        shape = (*array.shape[:-1], (1 + self.bidirectional) * self.hidden_size)
-        if out is None:
-            y = np.empty(shape, self.dtype)
-        else:
-            y = check_out(out, shape, self.dtype, array, *arrays)
-        final = tuple(np.empty(self._state_shape(batch), self.dtype) for _ in range(net.states))
-        if array.ndim == 3:
-            net.forward(array, y, bool(time_axis), arrays, final, parallel_time)
-        else:
-            net.forward(array[:, None], y[:, None], False, arrays, final, parallel_time)
-        return y, final if len(final) > 1 else final[0]
+        batch = () if x.ndim == 2 else (x.shape[0 if self.batch_first else 1],)
+        arrays = self._check_state(state, states, batch)
+        if out is not None:
+            shape = (*x.shape[:-1], (1 + self.bidirectional) * self.hidden_size)
+            out = check_out(out, shape, self.dtype)
+        if state is not None:
+            state = arrays if states > 1 else arrays[0]
+        return x, state, out
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """A state of its own over this layer's present weights, to be run one step at a time.
+
+        Args:
+            batch_size: B, sequences that step together.
+
+        Raises:
+            ValueError: if the layer is bidirectional.
+
+        Example:
+            >>> from fastrnn import LSTM
+            >>> s = LSTM(3, 8, seed=0).stream()
+            >>> s.step(np.ones(3, np.float32)).shape
+            (8,)
+        """
+        return Stream(self, batch_size)
 
     # ---- Files and copies
 

@@ -65,8 +65,8 @@ cdef extern from "internal.h" nogil:
         char message[192]
 
     ctypedef struct frnn_kernels:
-        double (*fma_flops)(size_t n)
-        size_t (*read_bytes)(const void *buffer, size_t size, size_t repeats)
+        double (*fma_flops)(size_t n) noexcept nogil
+        size_t (*read_bytes)(const void *buffer, size_t size, size_t repeats) noexcept nogil
 
     const char *frnn_strerror(frnn_status status)
     const frnn_cell_info *frnn_cell_get(frnn_cell cell)

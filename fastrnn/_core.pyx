@@ -78,39 +78,89 @@ cdef View view(object array, bint writable, frnn_dtype dtype):
     return v
 
 
-cdef int check_format(const Py_buffer *buffer, frnn_dtype dtype) except -1:
+cdef inline bint right_format(const Py_buffer *buffer, frnn_dtype dtype):
     cdef const char *format = buffer.format
     cdef char expected = b"f" if dtype == FRNN_F32 else b"d"
-    if format == NULL or format[0] != expected or format[1] != 0:
+    return format != NULL and format[0] == expected and format[1] == 0
+
+
+cdef int check_format(const Py_buffer *buffer, frnn_dtype dtype) except -1:
+    if not right_format(buffer, dtype):
         raise TypeError("expected an array of " + ("float32" if dtype == FRNN_F32 else "float64"))
     if <uintptr_t> buffer.buf % <uintptr_t> buffer.itemsize != 0:
-        raise ValueError("array is not aligned to its element size")
+        raise ValueError("expected an array aligned to its element size")
     return 0
+
+
+cdef inline bint is_contiguous(const Py_buffer *buffer):
+    cdef Py_ssize_t expected = buffer.itemsize
+    for axis in range(buffer.ndim - 1, -1, -1):
+        if buffer.shape[axis] == 0:
+            return True
+        if buffer.shape[axis] > 1 and buffer.strides[axis] != expected:
+            return False
+        expected *= buffer.shape[axis]
+    return True
 
 
 cdef int check_contiguous(const Py_buffer *buffer) except -1:
-    cdef Py_ssize_t expected = buffer.itemsize
-    for axis in range(buffer.ndim - 1, -1, -1):
-        if buffer.shape[axis] > 1 and buffer.strides[axis] != expected:
-            raise ValueError("array is not C-contiguous")
-        expected *= buffer.shape[axis]
+    if not is_contiguous(buffer):
+        raise ValueError("expected a C-contiguous array")
     return 0
 
 
-cdef inline bint overlap(const Py_buffer *a, const Py_buffer *b):
-    return (<char *> a.buf < <char *> b.buf + b.len) and (<char *> b.buf < <char *> a.buf + a.len)
+cdef inline void extent(const Py_buffer *b, char **low, char **high):
+    """The first byte of a buffer and the one behind the last, for strides of any sign."""
+    low[0] = high[0] = <char *> b.buf
+    for axis in range(b.ndim):
+        if b.shape[axis] == 0:
+            return
+    for axis in range(b.ndim):
+        if b.strides[axis] < 0:
+            low[0] += b.strides[axis] * (b.shape[axis] - 1)
+        else:
+            high[0] += b.strides[axis] * (b.shape[axis] - 1)
+    high[0] += b.itemsize
+
+
+cdef inline int check_disjoint(const Py_buffer *x, const Py_buffer *out) except -1:
+    cdef char *x_low
+    cdef char *x_high
+    cdef char *out_low
+    cdef char *out_high
+    extent(x, &x_low, &x_high)
+    extent(out, &out_low, &out_high)
+    if x_low < out_high and out_low < x_high:
+        raise ValueError("out: must not overlap x")
+    return 0
+
+
+cdef inline bint regular(const Py_buffer *b):
+    """Whether the kernels can read it: features contiguous, everything on element boundaries."""
+    if <uintptr_t> b.buf % <uintptr_t> b.itemsize != 0:
+        return False
+    for axis in range(b.ndim):
+        if b.shape[axis] == 0:
+            return True
+    for axis in range(b.ndim):
+        if b.strides[axis] % b.itemsize != 0:
+            return False
+    axis = b.ndim - 1
+    return b.ndim > 0 and (b.shape[axis] == 1 or b.strides[axis] == b.itemsize)
 
 
 cdef class Net:
     """A configuration with its packed weights; immutable after pack(), shared by streams."""
     cdef frnn_config config
     cdef readonly size_t gates, states
+    cdef object dtype
     cdef Memory packed
     cdef list spare           # workspaces of calls that are over, for the next ones
     cdef double step_flops    # work of one step of one sequence
 
     def __init__(self, str cell, str activation, str dtype, size_t input_size,
                  size_t hidden_size, size_t num_layers, size_t num_directions):
+        cdef size_t packed_size
         self.config.struct_size = sizeof(frnn_config)
         self.config.cell = cell_number(cell)
         self.config.activation = ACTIVATIONS[activation]
@@ -120,9 +170,11 @@ cdef class Net:
         self.config.num_layers = num_layers
         self.config.num_directions = num_directions
         check(frnn_config_check(&self.config), "configuration")
+        check(frnn_packed_size(&self.config, &packed_size), "configuration")
         info = frnn_cell_get(self.config.cell)
         self.gates = info.gates
         self.states = info.states
+        self.dtype = numpy.dtype(dtype)
         self.spare = []
         self.step_flops = 2.0 * num_layers * num_directions * (
             self.gates * hidden_size * (<double> input_size + hidden_size) + hidden_size)
@@ -139,7 +191,7 @@ cdef class Net:
             raise ValueError(f"weights: expected {parts} parts, got {len(weights)}")
         net.config = self.config
         net.gates, net.states, net.step_flops = self.gates, self.states, self.step_flops
-        net.spare = []
+        net.dtype, net.spare = self.dtype, []
         check(frnn_packed_size(&self.config, &size), "weights")
         net.packed = Memory(size)
         table = Memory(parts * sizeof(frnn_weights))
@@ -167,44 +219,112 @@ cdef class Net:
         inputs = self.config.input_size if part < self.config.num_directions else below
         return rows * inputs, rows * self.config.hidden_size, rows, rows, self.config.hidden_size
 
-    def forward(self, x, y, bint batch_first, tuple state, tuple state_out, bint parallel_time):
-        """Runs x [T, B, I] (batch_first: [B, T, I]) into y. state: arrays [L * D, B, H] or empty
-        for zeros; state_out: arrays to fill."""
-        cdef View vx = view(x, False, self.config.dtype), vy = view(y, True, self.config.dtype)
+    def call(self, x, state, out, bint batch_first, bint parallel_time):
+        """Runs whole sequences: x [T, B, I], [B, T, I] with batch_first, or [T, I].
+
+        Returns (y, state), or None if an argument would first have to be converted or refused: the
+        caller does that and calls again. Nothing has happened then."""
+        cdef Py_buffer bx, by
         cdef Workspace space
-        cdef int time_axis = 1 if batch_first else 0
-        cdef size_t steps, batch
+        cdef tuple y_shape, state_shape
+        if type(x) is not numpy.ndarray or not self.borrow(x, &bx, False):
+            return None
+        try:
+            if (bx.ndim not in (2, 3)
+                    or <size_t> bx.shape[bx.ndim - 1] != self.config.input_size):
+                return None
+            batch_first = batch_first and bx.ndim == 3
+            width = self.config.num_directions * self.config.hidden_size
+            y_shape = (bx.shape[0], width)
+            if bx.ndim == 3:
+                y_shape = (bx.shape[0], bx.shape[1], width)
+            if out is None:
+                out = numpy.empty(y_shape, self.dtype)
+            elif type(out) is not numpy.ndarray or out.shape != y_shape:
+                return None
+            state_shape = self.state_shape(&bx, batch_first)
+            if state is None:
+                state = ()
+            else:
+                if self.states == 1:
+                    state = (state,)
+                if type(state) is not tuple or <size_t> len(state) != self.states:
+                    return None
+                for array in state:
+                    if not self.plain_state(array, state_shape):
+                        return None
+            if not self.borrow(out, &by, True):
+                return None
+            try:
+                check_disjoint(&bx, &by)
+                space = self.workspace(&bx, &by, batch_first, parallel_time)
+                for i in range(len(state)):
+                    space.exchange(self, i, state[i], True)
+                self.run_pieces(&space.run)
+            finally:
+                PyBuffer_Release(&by)
+        finally:
+            PyBuffer_Release(&bx)
+        final = numpy.empty(state_shape, self.dtype)
+        space.exchange(self, 0, final, False)
+        if self.states == 2:
+            final = final, numpy.empty(state_shape, self.dtype)
+            space.exchange(self, 1, final[1], False)
+        self.spare.append(space)
+        return out, final
+
+    cdef bint borrow(self, object array, Py_buffer *buffer, bint writable) except -1:
+        """Takes the buffer of an array that the kernels can use as it is; False if it is not one."""
+        try:
+            PyObject_GetBuffer(
+                array, buffer, PyBUF_FORMAT | PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0)
+            )
+        except (BufferError, TypeError, ValueError):
+            return False
+        if right_format(buffer, self.config.dtype) and regular(buffer):
+            return True
+        PyBuffer_Release(buffer)
+        return False
+
+    cdef tuple state_shape(self, const Py_buffer *x, bint batch_first):
+        cdef tuple shape = (self.config.hidden_size,)
+        if x.ndim == 3:
+            shape = (x.shape[0 if batch_first else 1], *shape)
+        if self.gates > 0:
+            shape = (self.config.num_layers * self.config.num_directions, *shape)
+        return shape
+
+    cdef bint plain_state(self, object array, tuple shape) except -1:
+        cdef Py_buffer buffer
+        cdef bint contiguous
+        if type(array) is not numpy.ndarray or array.shape != shape:
+            return False
+        if not self.borrow(array, &buffer, False):
+            return False
+        contiguous = is_contiguous(&buffer)
+        PyBuffer_Release(&buffer)
+        return contiguous
+
+    cdef Workspace workspace(self, const Py_buffer *x, const Py_buffer *y, bint batch_first,
+                             bint parallel_time):
+        """A workspace whose run is filled for x and y."""
+        cdef Workspace space
+        cdef int time_axis = 1 if batch_first else 0, row_axis = 0 if batch_first else 1
+        cdef bint batched = x.ndim == 3
         if self.packed is None:
             raise RuntimeError("the weights are not packed")
-        if vx.buffer.ndim != 3 or vy.buffer.ndim != 3:
-            raise ValueError("x and y must have three axes")
-        steps, batch = vx.buffer.shape[time_axis], vx.buffer.shape[1 - time_axis]
-        if (<size_t> vx.buffer.shape[2] != self.config.input_size
-                or <size_t> vy.buffer.shape[2]
-                != self.config.num_directions * self.config.hidden_size
-                or <size_t> vy.buffer.shape[time_axis] != steps
-                or <size_t> vy.buffer.shape[1 - time_axis] != batch):
-            raise ValueError("shapes of x, y and the net do not fit")
-        check_strides(&vx.buffer)
-        check_strides(&vy.buffer)
         try:
             space = self.spare.pop()
         except IndexError:
             space = Workspace()
-        space.prepare(self, steps, batch)
-        for i in range(len(state)):
-            space.exchange(self, i, state[i], True)
-        space.run.x = vx.buffer.buf
-        space.run.x_step = vx.buffer.strides[time_axis] // vx.buffer.itemsize
-        space.run.x_row = vx.buffer.strides[1 - time_axis] // vx.buffer.itemsize
-        space.run.y = vy.buffer.buf
-        space.run.y_step = vy.buffer.strides[time_axis] // vy.buffer.itemsize
-        space.run.y_row = vy.buffer.strides[1 - time_axis] // vy.buffer.itemsize
+        space.prepare(self, x.shape[time_axis], x.shape[row_axis] if batched else 1)
+        space.run.x, space.run.y = x.buf, y.buf
+        space.run.x_step = x.strides[time_axis] // x.itemsize
+        space.run.y_step = y.strides[time_axis] // y.itemsize
+        space.run.x_row = x.strides[row_axis] // x.itemsize if batched else 0
+        space.run.y_row = y.strides[row_axis] // y.itemsize if batched else 0
         space.run.parallel_time = parallel_time
-        self.run_pieces(&space.run)
-        for i in range(len(state_out)):
-            space.exchange(self, i, state_out[i], False)
-        self.spare.append(space)
+        return space
 
     cdef int run_pieces(self, frnn_run *whole) except -1:
         """Runs all steps; where the net can be fed in pieces, long calls are interruptible."""
@@ -230,14 +350,6 @@ cdef class Net:
             PyErr_CheckSignals()
             run.x = <const char *> run.x + <Py_ssize_t> run.steps * run.x_step * itemsize
             run.y = <char *> run.y + <Py_ssize_t> run.steps * run.y_step * itemsize
-
-
-cdef int check_strides(const Py_buffer *b) except -1:
-    if b.shape[2] > 1 and b.strides[2] != b.itemsize:
-        raise ValueError("the features of one step must be contiguous")
-    if b.strides[0] % b.itemsize != 0 or b.strides[1] % b.itemsize != 0:
-        raise ValueError("strides must be multiples of the element size")
-    return 0
 
 
 cdef class Workspace:
@@ -293,7 +405,7 @@ cdef class Stream:
         self.space.prepare(net, 1, batch)
         self.x_shape = (batch, net.config.input_size)
         self.y_shape = (batch, net.config.hidden_size)
-        self.dtype = numpy.dtype("f4" if net.config.dtype == FRNN_F32 else "f8")
+        self.dtype = net.dtype
 
     cpdef reset(self):
         """Back to the state before the first step."""
@@ -324,10 +436,10 @@ cdef class Stream:
             try:
                 if by.ndim != bx.ndim:
                     raise ValueError(f"out: expected {bx.ndim} axes as x has, got {by.ndim}")
-                if overlap(&bx, &by):
-                    raise ValueError("out: must not overlap x")
+                check_disjoint(&bx, &by)
                 run.x, run.y = bx.buf, by.buf
-                run.x_row, run.y_row = self.net.config.input_size, self.net.config.hidden_size
+                run.x_row = bx.strides[0] // bx.itemsize
+                run.y_row = by.strides[0] // by.itemsize
                 self.busy = True
                 if self.net.step_flops * run.batch < GIL_FLOPS:
                     status = frnn_forward(&self.net.config, self.net.packed.address,
@@ -361,7 +473,8 @@ cdef class Stream:
                     or (buffer.ndim == 1 and rows == 1 and buffer.shape[0] == columns))
             if not fits:
                 raise ValueError(f"expected shape {shape}")
-            check_contiguous(buffer)
+            if not regular(buffer):
+                raise ValueError("expected an aligned array with contiguous features")
         except (TypeError, ValueError) as error:
             PyBuffer_Release(buffer)
             raise type(error)(f"{name}: {error}, got {describe(array)}") from None
@@ -418,13 +531,24 @@ def open_model(data, bint bare=False):
 
 
 def isa():
-    """The instruction set in use, or None if FASTRNN_ISA names one that cannot be had."""
+    """The instruction set in use: the best that the machine has, or the one that the environment
+    variable FASTRNN_ISA names (scalar, avx2 or avx512; read when fastrnn is imported).
+
+    Example:
+        >>> isa() in available_isas()
+        True
+    """
     name = frnn_isa()
     return None if name == NULL else name.decode()
 
 
 def available_isas():
-    """The instruction sets of this build that this machine can run, best first."""
+    """The instruction sets of this build that this machine can run, best first.
+
+    Example:
+        >>> available_isas()[-1]
+        'scalar'
+    """
     names = []
     while frnn_isa_available(len(names)) != NULL:
         names.append(frnn_isa_available(len(names)).decode())
@@ -463,14 +587,18 @@ def build_info():
 def fma_flops(size_t n):
     """Runs n rounds of independent multiply-adds in float32; returns their floating-point
     operations."""
-    return frnn_kernels_active(FRNN_F32).fma_flops(n)
+    cdef double flops
+    with nogil:
+        flops = frnn_kernels_active(FRNN_F32).fma_flops(n)
+    return flops
 
 
 def read_bytes(buffer, size_t repeats):
     """Reads a buffer into registers `repeats` times; returns the bytes read."""
     cdef Py_buffer b
+    cdef size_t done
     PyObject_GetBuffer(buffer, &b, 0)
-    try:
-        return frnn_kernels_active(FRNN_F32).read_bytes(b.buf, b.len, repeats)
-    finally:
-        PyBuffer_Release(&b)
+    with nogil:
+        done = frnn_kernels_active(FRNN_F32).read_bytes(b.buf, b.len, repeats)
+    PyBuffer_Release(&b)
+    return done

@@ -29,8 +29,15 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...], hidden_size: int, 
     return rng.uniform(-bound, bound, shape).astype(dtype)
 
 
+def _numbers(name: str, value: Any) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: expected a number or an array of numbers, got {value!r}")
+    return array.astype(np.float64)
+
+
 def _checked(name: str, value: Any, low: float, high: float) -> Array:
-    array = np.asarray(value, np.float64)
+    array = _numbers(name, value)
     if not np.all((array >= low) & (array <= high)):
         raise ValueError(f"{name}: expected values in [{low:g}, {high:g}], got {value!r}")
     return array
@@ -83,10 +90,7 @@ def alpha_from_half_life(half_life: Any) -> Array:
 
 def checked_alpha(alpha: Any, hidden_size: int, dtype: np.dtype) -> Array:
     """A new array [H] of `dtype` from a scalar or one value per unit, each in [0, 1]."""
-    try:
-        array = np.asarray(alpha, np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"alpha: expected a number or an array, got {alpha!r}") from error
+    array = _numbers("alpha", alpha)
     if array.shape not in ((), (hidden_size,)):
         raise ValueError(f"alpha: expected a scalar or shape ({hidden_size},), got {array.shape}")
     if not np.all((array >= 0) & (array <= 1)):

@@ -105,6 +105,13 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, Array]:
     Raises:
         ValueError: if the file is not valid safetensors, or has tensors of another dtype.
         OSError: if it cannot be read.
+
+    Example:
+        >>> import fastrnn, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fastrnn.RNN(3, 8, bias=False).save(folder + "/rnn.safetensors")
+        ...     {name: a.shape for name, a in load_tensors(folder + "/rnn.safetensors").items()}
+        {'weight_ih_l0': (8, 3), 'weight_hh_l0': (8, 8)}
     """
     _, tensors = _core.open_model(_read(path), True)
     return _arrays(tensors)
@@ -116,6 +123,13 @@ def load(path: str | os.PathLike[str]) -> Layer:
     Raises:
         ValueError: if anything about the file is not as it must be; the message says what.
         OSError: if it cannot be read.
+
+    Example:
+        >>> import fastrnn, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fastrnn.LSTM(3, 8, num_layers=2).save(folder + "/net.safetensors")
+        ...     load(folder + "/net.safetensors")
+        LSTM(3, 8, num_layers=2)
     """
     return loads(_read(path))
 

@@ -9,7 +9,6 @@ import numpy as np
 from . import init
 from ._arrays import Array, check_choice, check_flag, check_size
 from ._base import Layer, State
-from .stream import Stream
 
 _CALL = """Runs whole sequences.
 
@@ -45,11 +44,14 @@ class Recurrent(Layer):
         bidirectional: bool = False,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
+        nonlinearity: str = "tanh",
     ) -> None:
         super().__init__(input_size, hidden_size, batch_first, dtype)
         self.num_layers = check_size("num_layers", num_layers)
         self.bias = check_flag("bias", bias)
         self.bidirectional = check_flag("bidirectional", bidirectional)
+        self.activation = nonlinearity
+        self._check_sizes()
         rng = np.random.default_rng(seed)
         rows = self._gates * self.hidden_size
         for layer, suffix in self._parts():
@@ -75,16 +77,6 @@ class Recurrent(Layer):
         self, x: Any, state: Any = None, *, out: Array | None = None
     ) -> tuple[Array, State]:
         return self._call(x, state, out)
-
-    def stream(self, batch_size: int = 1) -> Stream:
-        """A state of its own over this layer's present weights, to be run one step at a time.
-
-        Example:
-            >>> s = LSTM(3, 8, seed=0).stream()
-            >>> s.step(np.ones(3, np.float32)).shape
-            (8,)
-        """
-        return Stream(self, batch_size)
 
     def _options(self) -> list[str]:
         """The arguments that differ from their defaults, for repr."""
@@ -185,8 +177,8 @@ class RNN(Recurrent):
             bidirectional=bidirectional,
             dtype=dtype,
             seed=seed,
+            nonlinearity=nonlinearity,
         )
-        self.activation = nonlinearity
 
     @property
     def nonlinearity(self) -> str:
@@ -246,7 +238,7 @@ class LeakyRNN(RNN):
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        check_choice("form", form, ("rate", "potential"))
+        self.form = check_choice("form", form, ("rate", "potential"))
         super().__init__(
             input_size,
             hidden_size,
@@ -258,7 +250,6 @@ class LeakyRNN(RNN):
             dtype=dtype,
             seed=seed,
         )
-        self.form = form
         values = init.checked_alpha(alpha, self.hidden_size, self.dtype)
         for _, suffix in self._parts():
             self._set_parameter("alpha" + suffix, values)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from . import init
-from ._arrays import Array, as_input, check_choice
+from ._arrays import Array, as_array, as_input, check_choice, check_size
 from ._base import Layer
 
 
@@ -50,7 +50,9 @@ class Leaky(Layer):
         parallel: str | None = None,
         dtype: Any = np.float32,
     ) -> None:
+        check_size("hidden_size", hidden_size)
         super().__init__(hidden_size, hidden_size, batch_first, dtype)
+        self._check_sizes()
         self.parallel = check_choice("parallel", parallel, (None, "time"))
         self._set_parameter("alpha", init.checked_alpha(alpha, self.hidden_size, self.dtype))
 
@@ -132,11 +134,10 @@ def leaky(
         >>> mu.ravel().tolist()
         [0.5, 0.75, 0.875]
     """
-    dtype = np.dtype(np.float32 if getattr(v, "dtype", None) == np.float32 else np.float64)
-    if str(getattr(v, "dtype", "")) == "torch.float32":
-        dtype = np.dtype(np.float32)
-    array = as_input("v", v, dtype)
+    array = as_array("v", v)
+    single = array.dtype.newbyteorder("=") == np.float32
+    array = as_input("v", array, np.dtype(np.float32 if single else np.float64))
     if array.ndim not in (2, 3) or array.shape[-1] < 1:
         raise ValueError(f"v: expected [T, B, C] or [T, C], got shape {array.shape}")
-    layer = Leaky(array.shape[-1], alpha=alpha, parallel=parallel, dtype=dtype)
+    layer = Leaky(array.shape[-1], alpha=alpha, parallel=parallel, dtype=array.dtype)
     return layer(array, state, out=out)

@@ -13,7 +13,7 @@
  * where rows and panels suffice. AVX-512 has 32 registers, AVX2 16. */
 #if defined(FRNN_ISA_AVX512) && defined(FRNN_REAL_F32)
 #define TILE_ROWS 6
-#define TILE_PANELS(rows) ((rows) == 1 ? 16 : (rows) == 2 ? 12 : (rows) == 3 ? 8 : 4)
+#define TILE_PANELS(rows) ((rows) < 3 ? 12 : (rows) == 3 ? 8 : 4)
 #elif defined(FRNN_ISA_AVX512)
 #define TILE_ROWS 6
 #define TILE_PANELS(rows) ((rows) == 1 ? 8 : (rows) < 4 ? 4 : 2)
@@ -35,7 +35,7 @@
      ((gates) % (panels) == 0 || ((panels) % (gates) == 0 && (panels) <= 8 * (gates))))
 
 /* Bytes of weights that stay in L1 while all rows pass over them. */
-#define K_PIECE_BYTES 16384
+#define K_PIECE_BYTES 24576
 
 typedef struct product {
     size_t rows;
@@ -49,26 +49,38 @@ typedef struct product {
     const real *add; /* [rows][panels][16]: to be added at the end, rows out_row apart; or NULL */
     real *out;       /* [rows][panels][16] */
     ptrdiff_t out_row;
+    const char *ahead; /* memory that is needed soon: AHEAD_LINES lines are fetched for each k */
+    ptrdiff_t ahead_step; /* bytes from k to k; 0 where there is nothing to fetch */
 } product;
+
+#define LINE 64
+#define AHEAD_LINES 2
 
 /* The first `rows` rows and `panels` panels of a product; rows, panels and gates are constants
  * where this is called, so that every loop but that over k unrolls. */
 INLINE void tile(const int rows, const int panels, const int gates, const product *p) {
     enum { WIDTH = TILE_PANELS(1) * VECTORS };
-    const int width = panels * VECTORS;
-    const real *a = p->a, *w = p->w;
-    const ptrdiff_t a_row = p->a_row;
-    const size_t w_block = p->w_block;
+    const int width = panels * VECTORS, blocks = panels > gates ? panels / gates : 1;
+    const real *a = p->a, *w[TILE_PANELS(1)]; /* one stream of weights per block */
+    const ptrdiff_t a_row = p->a_row, ahead_step = p->ahead_step;
+    const char *ahead = p->ahead;
     vreal sum[TILE_ROWS][WIDTH];
+    UNROLL for (int b = 0; b < blocks; b++)
+        w[b] = p->w + (size_t)b * p->w_block;
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int v = 0; v < width; v++)
             sum[r][v] = vload(p->init + r * p->init_row + v * VL);
     }
     for (size_t k = p->k; k > 0; k--) {
         vreal weight[WIDTH];
+        if (rows > 1) { /* a single row waits for weights in any case */
+            vprefetch(ahead);
+            vprefetch(ahead + LINE);
+            ahead += ahead_step;
+        }
         UNROLL for (int v = 0; v < width; v++) {
-            const int panel = v / VECTORS, block = panel / gates, gate = panel % gates;
-            weight[v] = vload(w + (size_t)block * w_block + gate * FRNN_BLOCK + v % VECTORS * VL);
+            const int panel = v / VECTORS;
+            weight[v] = vload(w[panel / gates] + panel % gates * FRNN_BLOCK + v % VECTORS * VL);
         }
         UNROLL for (int r = 0; r < rows; r++) {
             const vreal factor = vset1(a[r * a_row]);
@@ -76,7 +88,8 @@ INLINE void tile(const int rows, const int panels, const int gates, const produc
                 sum[r][v] = vfma(factor, weight[v], sum[r][v]);
         }
         a += 1;
-        w += gates * FRNN_BLOCK;
+        UNROLL for (int b = 0; b < blocks; b++)
+            w[b] += gates * FRNN_BLOCK;
     }
     UNROLL for (int r = 0; r < rows; r++) {
         real *out = p->out + r * p->out_row;
@@ -89,19 +102,22 @@ INLINE void tile(const int rows, const int panels, const int gates, const produc
     }
 }
 
-/* The widest legal tile that is not wider than `panels`. */
+/* The widest legal tile for that many panels. 12 are taken only where that ends the row: three even
+ * steps beat a wide one and a rest. */
 INLINE size_t tile_panels(const int gates, size_t rows, size_t panels) {
 #define TRY(n)                                                                                     \
     if ((n) <= panels && (n) <= (size_t)TILE_PANELS(rows) && TILE_LEGAL(1, n, gates))              \
         return n;
-    TRY(16) TRY(12) TRY(8) TRY(4) TRY(2)
+    if (panels == 12)
+        TRY(12)
+    TRY(8) TRY(4) TRY(2)
 #undef TRY
     (void)rows;
     return 1;
 }
 
 /* Calls the tile of that size. */
-INLINE void tile_call(const int gates, size_t rows, size_t panels, const product *p) {
+INLINE void tile_choose(const int gates, size_t rows, size_t panels, const product *p) {
     switch (rows * 32 + panels) {
 #define CASE(rows, panels)                                                                         \
     case (rows) * 32 + (panels):                                                                   \
@@ -111,12 +127,28 @@ INLINE void tile_call(const int gates, size_t rows, size_t panels, const product
         break;
 #define CASES(rows) CASE(rows, 1) CASE(rows, 2) CASE(rows, 4) CASE(rows, 8)
         CASES(1) CASES(2) CASES(3) CASES(4) CASES(5) CASES(6)
-        CASE(1, 12) CASE(1, 16) CASE(2, 12)
+        CASE(1, 12) CASE(2, 12)
 #undef CASES
 #undef CASE
     default:
         break;
     }
+}
+
+/* Not inlined: the tiles need the registers for themselves. */
+NOINLINE void tile_1(size_t rows, size_t panels, const product *p) {
+    tile_choose(1, rows, panels, p);
+}
+
+NOINLINE void tile_4(size_t rows, size_t panels, const product *p) {
+    tile_choose(4, rows, panels, p);
+}
+
+INLINE void tile_call(const int gates, size_t rows, size_t panels, const product *p) {
+    if (gates == 4)
+        tile_4(rows, panels, p);
+    else
+        tile_1(rows, panels, p);
 }
 
 /* How many panels of `panels` are worked on together, so that all their gates of whole blocks
@@ -126,30 +158,54 @@ INLINE size_t group_panels(const int gates, size_t rows, size_t panels) {
     return widest < (size_t)gates ? (size_t)gates : widest;
 }
 
+/* Tiles of `height` rows over all panels of a group. */
+INLINE void product_rows(const int gates, product *p, size_t height, size_t panels) {
+    for (size_t panel = 0; panel < panels;) {
+        const size_t width = tile_panels(gates, height, panels - panel);
+        tile_call(gates, height, width, p);
+        panel += width;
+        p->w += width < (size_t)gates ? width * FRNN_BLOCK : width / (size_t)gates * p->w_block;
+        p->init += width * FRNN_BLOCK;
+        p->out += width * FRNN_BLOCK;
+        if (p->add != NULL)
+            p->add += width * FRNN_BLOCK;
+    }
+}
+
 /* One group of panels of a product: pieces of k, so that the weights come from L1 for all rows but
- * the first few; in a piece, tiles of rows of equal height. `partial` ([rows][FRNN_PARTIAL])
- * takes the sums between pieces; it is not touched when one tile holds all rows. */
+ * the first few; in a piece, tiles of rows of equal height. The tiles of one piece fetch the weights
+ * of the next. `partial` ([rows][FRNN_PARTIAL]) takes the sums between pieces; it is not
+ * touched when one tile holds all rows. */
 INLINE void product_group(const int gates, const product *whole, size_t panels, real *partial) {
     const size_t rows = whole->rows, tiles = (rows - 1) / TILE_ROWS + 1;
-    const size_t row_size = panels * FRNN_BLOCK;
-    const size_t length =
-        tiles == 1 ? whole->k : frnn_max(K_PIECE_BYTES / (row_size * sizeof(real)), 1);
+    if (tiles == 1) {
+        product p = *whole;
+        p.ahead = (const char *)p.w;
+        p.ahead_step = 0;
+        product_rows(gates, &p, rows, panels);
+        return;
+    }
+    const size_t row_bytes = panels * FRNN_BLOCK * sizeof(real);
+    const size_t length = frnn_max(K_PIECE_BYTES / row_bytes, 1);
+    const size_t k_size = (size_t)gates * FRNN_BLOCK;
     size_t begin = 0;
     do {
         const size_t end = frnn_min(begin + length, whole->k);
-        const int last = end == whole->k;
         product p = *whole;
         p.k = end - begin;
-        p.w += begin * (size_t)gates * FRNN_BLOCK;
+        p.w += begin * k_size;
         if (begin > 0) {
             p.init = partial;
             p.init_row = FRNN_PARTIAL;
         }
-        if (!last) {
+        if (end < whole->k) {
             p.add = NULL;
             p.out = partial;
             p.out_row = FRNN_PARTIAL;
         }
+        /* The next piece follows in each block, or begins the next group; to be fetched evenly. */
+        p.ahead = (const char *)(p.w + p.k * k_size);
+        p.ahead_step = (ptrdiff_t)frnn_min((row_bytes - 1) / tiles + 1, AHEAD_LINES * LINE);
         size_t row = 0;
         for (size_t t = 0; t < tiles; t++) {
             const size_t height = rows / tiles + (t < rows % tiles);
@@ -159,17 +215,8 @@ INLINE void product_group(const int gates, const product *whole, size_t panels, 
             q.out += (ptrdiff_t)row * p.out_row;
             if (q.add != NULL)
                 q.add += (ptrdiff_t)row * p.out_row;
-            for (size_t panel = 0; panel < panels;) {
-                const size_t width = tile_panels(gates, height, panels - panel);
-                tile_call(gates, height, width, &q);
-                panel += width;
-                q.w += width < (size_t)gates ? width * FRNN_BLOCK
-                                             : width / (size_t)gates * q.w_block;
-                q.init += width * FRNN_BLOCK;
-                q.out += width * FRNN_BLOCK;
-                if (q.add != NULL)
-                    q.add += width * FRNN_BLOCK;
-            }
+            q.ahead += (ptrdiff_t)(t * p.k) * p.ahead_step;
+            product_rows(gates, &q, height, panels);
             row += height;
         }
         begin = end;

@@ -28,6 +28,7 @@ FRNN_PRAGMA(GCC target(FRNN_TARGET))
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else

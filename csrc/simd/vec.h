@@ -30,7 +30,7 @@
  *   vshift_up(v, N)         lane i takes lane i - N, the lowest N lanes take 0; N is a compile-time
  *                           power of two below VL (a macro: the instruction wants an immediate)
  *   vlast(v)                the last lane, in every lane
- *   vprefetch(p)            asks for the cache line of p; may do nothing
+ *   vprefetch(p)            asks for the cache line of p, into L2; may do nothing
  *
  * Every backend gives the same bits for every word, except the sign and payload of a NaN.
  */
@@ -52,11 +52,11 @@
  */
 #if defined(FRNN_REAL_F32)
 typedef float real;
-#define FRNN_TINY 0x1p-100f
+#define FRNN_TINY        0x1p-100f
 #define FRNN_ROUND_MAGIC (0x1.8p23f + 127.0f)
 #else
 typedef double real;
-#define FRNN_TINY 0x1p-900
+#define FRNN_TINY        0x1p-900
 #define FRNN_ROUND_MAGIC (0x1.8p52 + 1023.0)
 #endif
 

@@ -11,9 +11,9 @@ INLINE void lstm_units(const units *u, frnn_activation activation) {
         const vreal i = vsigmoid(vload(u->gates + 0 * FRNN_BLOCK + j));
         const vreal f = vsigmoid(vload(u->gates + 1 * FRNN_BLOCK + j));
         const vreal g = vtanh(vload(u->gates + 2 * FRNN_BLOCK + j));
-        const vreal o = vsigmoid(vload(u->gates + 3 * FRNN_BLOCK + j));
         const vreal c = vflush(vfma(f, vload(u->c_prev + j), vmul(i, g)));
         vstore(u->c + j, c);
+        const vreal o = vsigmoid(vload(u->gates + 3 * FRNN_BLOCK + j));
         vstore(u->h + j, vflush(vmul(o, vtanh(c))));
     }
 }

@@ -1,0 +1,204 @@
+"""``fastrnn bench``: fastrnn beside NumPy and the installed peers, against the machine's limit.
+
+Every engine runs in a process of its own. For each shape all get the same weights and input, their
+outputs are compared, then they are timed in interleaved rounds: A B C A B C ... Noise that lasts
+longer than a round hits all of them, so ratios are taken inside a round and their median reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from . import report as _report
+from .cases import CELLS, Case
+from .limits import Limits
+from .peers import COPY, ENGINES, FASTRNN, case_of, peers_of
+from .progress import progress
+from .report import Report, Result
+from .shapes import SHAPES, Shape, parse
+from .worker import Worker, WorkerError
+
+__all__ = ["SHAPES", "Shape", "add_arguments", "main", "measure"]
+
+TOLERANCE = 1e-4
+
+_ROUNDS, _MIN_TIME = 11, 0.03
+_QUICK_ROUNDS, _QUICK_MIN_TIME = 3, 0.005
+
+_PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+# With several threads an engine's workers spin for a while after a call.
+_SETTLE_SECONDS = 0.05
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``fastrnn bench``."""
+    parser.add_argument("--cell", choices=CELLS, default="lstm")
+    parser.add_argument(
+        "--shapes",
+        default="all",
+        metavar="LIST",
+        help='"I,H,B,T;I,H,B,T;..." or names: all, small, large, batch1, batched (default: all)',
+    )
+    parser.add_argument(
+        "--peers",
+        metavar="LIST",
+        help="numpy,torch,onnxruntime,openvino (for leaky: lfilter), or none "
+        "(default: those installed)",
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {_ROUNDS}")
+    parser.add_argument(
+        "--min-time",
+        type=float,
+        metavar="SECONDS",
+        help=f"of calls per engine in each round (default: {_MIN_TIME})",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few short rounds: a look, not a measurement"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="needs matplotlib")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run ``fastrnn bench``; return its exit code.
+
+    0: done. 1: an engine failed, or outputs differ. 2: wrong options. 130: interrupted; the
+    shapes that were finished are printed.
+    """
+    try:
+        shapes = parse(args.shapes, args.cell)
+        peers = _select_peers(args.peers, args.cell)
+        rounds, min_time = (_QUICK_ROUNDS, _QUICK_MIN_TIME) if args.quick else (_ROUNDS, _MIN_TIME)
+        rounds = rounds if args.rounds is None else args.rounds
+        min_time = min_time if args.min_time is None else args.min_time
+        _check(args, rounds, min_time)
+    except ValueError as error:
+        return _fail(str(error), 2)
+    try:
+        report, interrupted = measure(args.cell, shapes, peers, args.threads, rounds, min_time)
+    except WorkerError as error:
+        return _fail(str(error), 1)
+    if not report.results:
+        return _fail("interrupted", 130)
+    print(_report.table(report))
+    if args.json is not None:
+        _report.write_json(report, args.json)
+    if args.plot is not None:
+        _report.plot(report, args.plot)
+    return _fail("interrupted: not all shapes were measured", 130) if interrupted else 0
+
+
+def measure(
+    cell: str,
+    shapes: Sequence[Shape],
+    peers: Sequence[str],
+    threads: int = 1,
+    rounds: int = _ROUNDS,
+    min_time: float = _MIN_TIME,
+) -> tuple[Report, bool]:
+    """Measure fastrnn and peers; return the report and whether Ctrl-C cut it short.
+
+    WorkerError: an engine failed, or its output is further than TOLERANCE from NumPy's.
+    """
+    import fastrnn
+
+    engines = [FASTRNN, *([COPY] if cell == "leaky" else []), *peers]
+    versions: dict[str, str] = {}
+    results: list[Result] = []
+    limits: Limits | None = None
+    interrupted = False
+    date = datetime.now().astimezone().isoformat(" ", "minutes")
+    with ExitStack() as stack, progress(len(shapes)) as shown:
+        try:
+            workers = {name: stack.enter_context(Worker(name, threads)) for name in engines}
+            for worker in workers.values():
+                versions.update(worker.versions())
+            for shape in shapes:
+                case = Case(cell, shape)
+                shown.show(str(shape))
+                if cell != "leaky":
+                    now = workers[FASTRNN].limits()
+                    limits = now if limits is None else limits.best(now)
+                results.append(_measure_case(case, workers, rounds, min_time))
+                shown.advance()
+        except KeyboardInterrupt:
+            interrupted = True
+    isa = fastrnn.isa()
+    report = Report(cell, threads, rounds, min_time, date, isa, versions, limits, results)
+    return report, interrupted
+
+
+def _measure_case(case: Case, workers: dict[str, Worker], rounds: int, min_time: float) -> Result:
+    references = {case: case.reference()}
+    if case.plain() != case:
+        references[case.plain()] = case.plain().reference()
+    difference = {}
+    for name, worker in workers.items():
+        y = worker.load(case)
+        if name == COPY:
+            continue
+        expected = references[case_of(name, case)]
+        difference[name] = float(np.max(np.abs(y - expected)))
+        if not difference[name] <= TOLERANCE:  # NaN too
+            raise WorkerError(
+                f"{name}: output at {case.shape} differs from NumPy's by {difference[name]:.1e}, "
+                f"allowed is {TOLERANCE:.0e}"
+            )
+    seconds: dict[str, list[float]] = {name: [] for name in workers}
+    for _ in range(rounds):
+        for name, worker in workers.items():
+            if worker.threads > 1:
+                time.sleep(_SETTLE_SECONDS)
+            seconds[name].append(worker.round(min_time))
+    return Result(case, seconds, difference)
+
+
+def _select_peers(text: str | None, cell: str) -> list[str]:
+    known = peers_of(cell)
+    if text is None:
+        return [name for name in known if ENGINES[name].installed]
+    if text == "none":
+        return []
+    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"peers: expected some of {', '.join(known)} for {cell}; got {name!r}")
+        if not ENGINES[name].installed:
+            packages = " and ".join(ENGINES[name].packages)
+            raise ValueError(f"peers: {name} needs {packages}, which cannot be imported here")
+    return names
+
+
+def _check(args: argparse.Namespace, rounds: int, min_time: float) -> None:
+    """Raise ValueError now for what would fail after minutes of measuring."""
+    if args.threads < 1:
+        raise ValueError(f"threads: expected at least 1; got {args.threads}")
+    if rounds < 1:
+        raise ValueError(f"rounds: expected at least 1; got {rounds}")
+    if not min_time > 0:
+        raise ValueError(f"min-time: expected more than 0 seconds; got {min_time}")
+    for name in ("json", "plot"):
+        path = getattr(args, name)
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"{name}: the folder of {path} does not exist")
+    if args.plot is not None and args.plot.suffix not in _PLOT_FORMATS:
+        formats = ", ".join(_PLOT_FORMATS)
+        raise ValueError(f"plot: expected a file name that ends in {formats}; got {args.plot}")
+    if args.plot is not None and find_spec("matplotlib") is None:
+        raise ValueError('plot: needs matplotlib: pip install "fastrnn[plot]"')
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"fastrnn bench: {message}", file=sys.stderr)
+    return code

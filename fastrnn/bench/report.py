@@ -1,0 +1,226 @@
+"""Results: ratios, the text table, the JSON file and the plot."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any
+
+from .cases import Case
+from .limits import Limits
+from .peers import COPY, FASTRNN, LEAKY_ENGINES
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case: seconds of a forward, by engine and round, and how far outputs were apart."""
+
+    case: Case
+    seconds: dict[str, list[float]]
+    difference: dict[str, float]
+
+    def median(self, engine: str) -> float:
+        """Return the median over rounds."""
+        return median(self.seconds[engine])
+
+    def ratio(self, peer: str) -> float:
+        """Return how many times faster fastrnn is: the median of the rounds' ratios."""
+        pairs = zip(self.seconds[peer], self.seconds[FASTRNN], strict=True)
+        return median(theirs / ours for theirs, ours in pairs)
+
+    @property
+    def peers(self) -> list[str]:
+        """The engines that compute the same."""
+        return [engine for engine in self.seconds if engine not in (FASTRNN, COPY)]
+
+    @property
+    def best_peer(self) -> str | None:
+        """The peer with the least median."""
+        return min(self.peers, key=self.median, default=None)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run."""
+
+    cell: str
+    threads: int
+    rounds: int
+    min_time: float
+    date: str
+    isa: str
+    versions: dict[str, str]
+    limits: Limits | None  # None for leaky: there it is the copy
+    results: list[Result]
+
+    def limit(self, result: Result) -> float:
+        """Return the fraction of the machine's limit that fastrnn reaches, 1 being all of it."""
+        if self.limits is None:
+            return result.ratio(COPY)
+        return self.limits.seconds(result.case) / result.median(FASTRNN)
+
+    def ratios(self) -> list[float]:
+        """Return the ratio to the best peer of each result that has one."""
+        return [r.ratio(r.best_peer) for r in self.results if r.best_peer is not None]
+
+    def peer_means(self) -> dict[str, float]:
+        """Return peer -> geometric mean of fastrnn's ratio to it."""
+        peers = self.results[0].peers if self.results else []
+        return {p: geometric_mean(r.ratio(p) for r in self.results) for p in peers}
+
+
+# ---- Text -----------------------------------------------------------------------------------
+
+
+def table(report: Report) -> str:
+    """Return the report as lines of at most 120 columns."""
+    engines = list(report.results[0].seconds) if report.results else [FASTRNN]
+    head = ["I,H,B,T", *engines, "best peer", "ratio", "GFLOP/s", "of limit"]
+    rows = [[*_row(report, result, engines)] for result in report.results]
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
+    lines = [*_preamble(report), ""]
+    for row in [head, *rows]:
+        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join([row[0].ljust(len(first)), *others]))
+    return "\n".join([*lines, "", *_summary(report)])
+
+
+def _row(report: Report, result: Result, engines: list[str]) -> Iterable[str]:
+    yield str(result.case.shape)
+    for engine in engines:
+        yield _microseconds(result.median(engine))
+    peer = result.best_peer
+    yield peer or "-"
+    yield f"{result.ratio(peer):.2f}" if peer else "-"
+    rate = result.case.flops / result.median(FASTRNN) / 1e9
+    yield f"{rate:.1f}" if rate >= 1 else f"{rate:.2f}"
+    yield f"{report.limit(result):.0%}"
+
+
+def _microseconds(seconds: float) -> str:
+    value = seconds * 1e6
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
+
+
+def _preamble(report: Report) -> Iterable[str]:
+    yield (
+        f"fastrnn {report.versions[FASTRNN]} ({report.isa}), {report.cell} forward, float32, "
+        f"{_threads(report)}, {report.date}"
+    )
+    machine_now = machine()
+    yield f"{machine_now['cpu']}, {machine_now['cpus']} CPUs, {machine_now['system']}"
+    yield ", ".join(f"{name} {v}" for name, v in report.versions.items() if name != FASTRNN)
+    if report.limits is not None:
+        rates = ", ".join(f"{k} {v / 1e9:.0f}" for k, v in report.limits.bandwidth.items())
+        yield f"limits: {report.limits.flops / 1e9:.0f} GFLOP/s; reading {rates} GB/s"
+    else:
+        yield "limit: a NumPy copy of the array"
+    if report.cell == "leaky_rnn" and report.results:
+        others = [p for p in report.results[0].peers if p not in LEAKY_ENGINES]
+        if others:
+            yield f"no leaky layers, so running RNN(tanh) of the same size: {', '.join(others)}"
+    yield (
+        f"microseconds a call, medians of {report.rounds} interleaved rounds; "
+        "ratio = best peer / fastrnn"
+    )
+
+
+def _threads(report: Report) -> str:
+    return "1 thread" if report.threads == 1 else f"{report.threads} threads"
+
+
+def _summary(report: Report) -> Iterable[str]:
+    ratios = report.ratios()
+    if ratios:
+        mean, worst = geometric_mean(ratios), min(ratios)
+        yield f"ratio to the best peer: geometric mean {mean:.2f}, worst {worst:.2f}"
+        means = ", ".join(f"{peer} {mean:.2f}" for peer, mean in report.peer_means().items())
+        yield f"ratio to each peer: geometric mean {means}"
+    if report.results:
+        furthest = max(max(result.difference.values()) for result in report.results)
+        yield f"outputs agree with NumPy's within {furthest:.1e}"
+
+
+# ---- Files ----------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    """Return what is known about this machine."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return {"cpu": cpu, "cpus": os.cpu_count(), "system": system}
+
+
+def write_json(report: Report, path: Path) -> None:
+    """Write everything that was measured, and what the table derives from it."""
+    ratios = report.ratios()
+    document = {
+        "date": report.date,
+        "machine": machine(),
+        "isa": report.isa,
+        "versions": report.versions,
+        "cell": report.cell,
+        "dtype": "float32",
+        "threads": report.threads,
+        "rounds": report.rounds,
+        "min_time": report.min_time,
+        "limits": asdict(report.limits) if report.limits is not None else None,
+        "results": [_record(report, result) for result in report.results],
+        "summary": {
+            "geometric_mean_ratio": geometric_mean(ratios) if ratios else None,
+            "worst_ratio": min(ratios, default=None),
+            "peers": report.peer_means(),
+        },
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _record(report: Report, result: Result) -> dict[str, Any]:
+    peer = result.best_peer
+    return {
+        "shape": list(result.case.shape),
+        "seconds": result.seconds,
+        "median": {engine: result.median(engine) for engine in result.seconds},
+        "difference": result.difference,
+        "best_peer": peer,
+        "ratio": result.ratio(peer) if peer else None,
+        "flops": result.case.flops,
+        "flops_per_second": result.case.flops / result.median(FASTRNN),
+        "fraction_of_limit": report.limit(result),
+    }
+
+
+def plot(report: Report, path: Path) -> None:
+    """Draw GFLOP/s of each engine, one line per shape, with the machine's limit as a bar."""
+    from matplotlib.figure import Figure
+
+    results = report.results[::-1]
+    lines = range(len(results))
+    figure = Figure(figsize=(9, 1.5 + 0.32 * len(results)), layout="constrained")
+    axes = figure.subplots()
+    for engine, marker in zip(results[0].seconds, "os^Dvx", strict=False):
+        rates = [r.case.flops / r.median(engine) / 1e9 for r in results]
+        ours = engine == FASTRNN
+        axes.plot(rates, lines, marker, label=engine, markersize=9 if ours else 6, zorder=3)
+    limits = [r.case.flops / r.median(FASTRNN) / report.limit(r) / 1e9 for r in results]
+    axes.plot(limits, lines, "|", color="black", markersize=14, label="limit")
+    axes.set_xscale("log")
+    axes.set_yticks(lines, [str(r.case.shape) for r in results])
+    axes.set_xlabel("GFLOP/s")
+    axes.set_ylabel("I,H,B,T")
+    axes.set_title(f"{report.cell} forward, {_threads(report)}, {report.isa}, {report.date}")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper")
+    figure.savefig(path, dpi=120)

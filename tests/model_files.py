@@ -1,0 +1,78 @@
+"""Helpers of the tests of model files: files that are written without fastrnn, and read by it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from support import Net
+
+import fastrnn
+
+Config = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+CODES = {"float32": "F32", "float64": "F64", "float16": "F16", "int32": "I32"}
+
+
+def join(header: Any, data: bytes = b"") -> bytes:
+    """A file from its two parts; the header as a dict, a text or bytes."""
+    if isinstance(header, dict):
+        header = json.dumps(header, ensure_ascii=False)
+    if isinstance(header, str):
+        header = header.encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def split(file: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header and the data of a file."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    return json.loads(file[8:end]), file[end:]
+
+
+def entry(array: np.ndarray, begin: int) -> dict[str, Any]:
+    """What the header says of an array that lies at that byte of the data."""
+    return {
+        "dtype": CODES[array.dtype.name],
+        "shape": list(array.shape),
+        "data_offsets": [begin, begin + array.nbytes],
+    }
+
+
+def build(config: Config | None, arrays: Arrays) -> bytes:
+    """A file of those arrays, with the metadata key "fastrnn" unless config is None."""
+    header: dict[str, Any] = {}
+    if config is not None:
+        header["__metadata__"] = {"fastrnn": json.dumps(config)}
+    data = b""
+    for name, array in arrays.items():
+        header[name] = entry(array, len(data))
+        data += array.tobytes()
+    return join(header, data)
+
+
+def config_of(net: Net) -> Config:
+    """The architecture as a file tells it, every key spelled out."""
+    return {
+        "format": 1,
+        "cell": net.cell,
+        "activation": net.nonlinearity,
+        "input_size": net.input_size,
+        "hidden_size": net.hidden_size,
+        "num_layers": net.num_layers,
+        "bidirectional": net.bidirectional,
+        "bias": net.bias,
+        "batch_first": net.batch_first,
+    }
+
+
+def read(path: Path, file: bytes) -> Any:
+    path.write_bytes(file)
+    return fastrnn.load(path)
+
+
+def read_tensors(path: Path, file: bytes) -> Arrays:
+    path.write_bytes(file)
+    return fastrnn.load_tensors(path)
