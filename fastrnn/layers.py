@@ -44,13 +44,11 @@ class Recurrent(Layer):
         bidirectional: bool = False,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
-        nonlinearity: str = "tanh",
     ) -> None:
         super().__init__(input_size, hidden_size, batch_first, dtype)
         self.num_layers = check_size("num_layers", num_layers)
         self.bias = check_flag("bias", bias)
         self.bidirectional = check_flag("bidirectional", bidirectional)
-        self.activation = nonlinearity
         self._check_sizes()
         rng = np.random.default_rng(seed)
         rows = self._gates * self.hidden_size
@@ -167,7 +165,7 @@ class RNN(Recurrent):
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        check_choice("nonlinearity", nonlinearity, self._nonlinearities)
+        self.activation = check_choice("nonlinearity", nonlinearity, self._nonlinearities)
         super().__init__(
             input_size,
             hidden_size,
@@ -177,7 +175,6 @@ class RNN(Recurrent):
             bidirectional=bidirectional,
             dtype=dtype,
             seed=seed,
-            nonlinearity=nonlinearity,
         )
 
     @property
