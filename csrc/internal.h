@@ -38,7 +38,8 @@ typedef struct frnn_project {
     void *partial; /* [rows][FRNN_PARTIAL]: sums between pieces of k */
 } frnn_project;
 
-/* One step of one layer in one direction: gates += U h_prev, then the cell. */
+/* One step of one layer in one direction: gates += U h_prev, then the cell. For a few inputs it is
+ * cheaper to compute the input part here than to write and read it; the bits are the same. */
 typedef struct frnn_step {
     size_t row_begin, row_end;
     size_t block_begin, block_end;
@@ -54,6 +55,11 @@ typedef struct frnn_step {
     void *c;             /* [rows][ld] or NULL; may be c_prev */
     size_t ld;           /* blocks * 16 or more */
     void *gates;         /* [rows][blocks][gates][16]: the input part; garbage afterwards */
+    const void *x;       /* [rows, input_size]: if not NULL, the input part is still to be computed */
+    ptrdiff_t x_row;
+    size_t input_size;
+    const void *w_ih; /* [blocks][input_size][gates][16] */
+    const void *bias; /* [blocks][gates][16] */
     void *partial;       /* [rows][FRNN_PARTIAL]: sums between pieces of k */
     void *y;             /* [rows, hidden_size]: h once more, for the caller */
     ptrdiff_t y_row;

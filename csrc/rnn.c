@@ -11,6 +11,10 @@
 #define CHUNK_BYTES (256 * 1024)
 #define CHUNK_ROWS 48
 
+/* So few inputs, times so few rows, are multiplied within the step. */
+#define FOLD_INPUTS 4
+#define FOLD_ROWS 6
+
 static size_t gates_row(const frnn_part *part) {
     return part->gates * part->ld;
 }
@@ -75,6 +79,7 @@ void frnn_part_forward(const frnn_part_run *run) {
     const size_t chunk = frnn_part_chunk(part, itemsize, batch);
     const size_t gates_bytes = batch * gates_row(part) * itemsize; /* of a step */
     const size_t state_bytes = batch * part->ld * itemsize;
+    const int fold = part->input_size <= FOLD_INPUTS && batch <= FOLD_ROWS;
     const int memory = frnn_cell_get(run->cell)->memory;
     char *const h = run->state + part->h, *const c = memory ? run->state + part->c : NULL;
     char *const partial = run->scratch + frnn_min(run->steps, chunk) * gates_bytes;
@@ -89,6 +94,10 @@ void frnn_part_forward(const frnn_part_run *run) {
         .c_prev = c,
         .c = c,
         .ld = part->ld,
+        .x_row = run->x_row,
+        .input_size = part->input_size,
+        .w_ih = run->packed + part->w_ih,
+        .bias = run->packed + part->bias,
         .partial = partial,
         .y_row = run->y_row,
     };
@@ -96,10 +105,13 @@ void frnn_part_forward(const frnn_part_run *run) {
     for (size_t done = 0; done < run->steps;) {
         const size_t steps = frnn_min(chunk, run->steps - done);
         const size_t begin = run->reverse ? run->steps - done - steps : done;
-        project_chunk(run, begin, steps, run->scratch, partial);
+        if (!fold)
+            project_chunk(run, begin, steps, run->scratch, partial);
         for (size_t i = 0; i < steps; i++, position++) {
             const size_t t = run->reverse ? steps - 1 - i : i;
             step.gates = run->scratch + t * gates_bytes;
+            if (fold)
+                step.x = run->x + (ptrdiff_t)(begin + t) * run->x_step * (ptrdiff_t)itemsize;
             step.h_prev = h + position % 2 * state_bytes;
             step.h = h + (position + 1) % 2 * state_bytes;
             step.y = run->y + (ptrdiff_t)(begin + t) * run->y_step * (ptrdiff_t)itemsize;

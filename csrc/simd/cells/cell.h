@@ -2,8 +2,15 @@
  *
  * What all cells share: the order of work in a step, and where the values of 16 units lie.
  *
- * A cell file gives <cell>_units(), the point-wise part for the 16 units of one block of one row,
- * and names it in FRNN_DEFINE_STEP. The work is done group by group: when the product of a group of
+ * A cell file gives the point-wise part for the 16 units of one block of one row, in two functions
+ * that run one after the other over all rows and blocks of a group, and names them in
+ * FRNN_DEFINE_STEP:
+ *
+ *     <cell>_state(u, activation)    from the gates to c, or to h where there is no c
+ *     <cell>_output(u, activation)   from c to h, if the cell has a c
+ *
+ * Two, because both end in long chains of dependent operations: units that wait for the first are
+ * worked on side by side. The work is done group by group: when the product of a group of
  * blocks is complete for all rows, its cells run while the gates are still in L1.
  */
 
@@ -57,7 +64,39 @@ INLINE vreal activate(frnn_activation activation, vreal x) {
     }
 }
 
-INLINE void step_groups(const int gates, const frnn_step *s, units_function function,
+/* A function over the rows of a step and the blocks [first, last). */
+INLINE void step_units(const int gates, const frnn_step *s, size_t first, size_t last,
+                       units_function function, const int output) {
+    for (size_t row = s->row_begin; row < s->row_end; row++)
+        for (size_t block = first; block < last; block++) {
+            const units u = units_at(gates, s, row, block);
+            function(&u, s->activation);
+            if (output)
+                units_output(s, row, block, u.h);
+        }
+}
+
+/* The input part of the gates, for the few inputs that are not projected beforehand. */
+INLINE void step_input(const int gates, const frnn_step *s, size_t first, size_t last) {
+    const size_t width = (size_t)gates * FRNN_BLOCK;
+    for (size_t row = s->row_begin; row < s->row_end; row++) {
+        const real *x = (const real *)s->x + (ptrdiff_t)row * s->x_row;
+        for (size_t block = first; block < last; block++) {
+            const real *bias = (const real *)s->bias + block * width;
+            const real *w = (const real *)s->w_ih + block * s->input_size * width;
+            real *out = (real *)s->gates + (row * s->blocks + block) * width;
+            UNROLL for (int v = 0; v < gates * FRNN_BLOCK; v += VL) {
+                vreal sum = vload(bias + v);
+                for (size_t i = 0; i < s->input_size; i++)
+                    sum = vfma(vset1(x[i]), vload(w + i * width + v), sum);
+                vstore(out + v, sum);
+            }
+        }
+    }
+}
+
+INLINE void step_groups(const int gates, const frnn_step *s, units_function state,
+                        units_function output,
                         void (*recur)(const frnn_step *s, size_t block, size_t panels)) {
     size_t begin = s->block_begin, end = s->block_end;
     while (begin < end) {
@@ -65,13 +104,12 @@ INLINE void step_groups(const int gates, const frnn_step *s, units_function func
             group_panels(gates, s->row_end - s->row_begin, (end - begin) * (size_t)gates);
         const size_t blocks = panels / (size_t)gates;
         const size_t first = s->backwards ? end - blocks : begin;
+        if (s->x != NULL)
+            step_input(gates, s, first, first + blocks);
         recur(s, first, panels);
-        for (size_t row = s->row_begin; row < s->row_end; row++)
-            for (size_t block = first; block < first + blocks; block++) {
-                const units u = units_at(gates, s, row, block);
-                function(&u, s->activation);
-                units_output(s, row, block, u.h);
-            }
+        step_units(gates, s, first, first + blocks, state, output == NULL);
+        if (output != NULL)
+            step_units(gates, s, first, first + blocks, output, 1);
         if (s->backwards)
             end -= blocks;
         else
@@ -88,7 +126,7 @@ static void recur_4(const frnn_step *s, size_t block, size_t panels) {
     recur_group(4, s, block, panels);
 }
 
-#define FRNN_DEFINE_STEP(name, gates)                                                              \
+#define FRNN_DEFINE_STEP(name, gates, state, output)                                               \
     static void name##_step(const frnn_step *s) {                                                  \
-        step_groups(gates, s, name##_units, recur_##gates);                                        \
+        step_groups(gates, s, state, output, recur_##gates);                                       \
     }

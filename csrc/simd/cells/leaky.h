@@ -13,23 +13,28 @@ INLINE vreal leak(vreal a, vreal past, vreal present) {
     return vflush(vfma(a, past, vmul(vsub(vset1(1), a), present)));
 }
 
-INLINE void leaky_rate_units(const units *u, frnn_activation activation) {
+INLINE void leaky_rate_state(const units *u, frnn_activation activation) {
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
         const vreal present = activate(activation, vload(u->gates + j));
         vstore(u->h + j, leak(vload(u->alpha + j), vload(u->h_prev + j), present));
     }
 }
 
-FRNN_DEFINE_STEP(leaky_rate, 1)
+FRNN_DEFINE_STEP(leaky_rate, 1, leaky_rate_state, NULL)
 
-INLINE void leaky_potential_units(const units *u, frnn_activation activation) {
+INLINE void leaky_potential_state(const units *u, frnn_activation activation) {
+    (void)activation;
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
         const vreal c = leak(vload(u->alpha + j), vload(u->c_prev + j), vload(u->gates + j));
         vstore(u->c + j, c);
-        vstore(u->h + j, vflush(activate(activation, c)));
     }
 }
 
-FRNN_DEFINE_STEP(leaky_potential, 1)
+INLINE void leaky_potential_output(const units *u, frnn_activation activation) {
+    UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL)
+        vstore(u->h + j, vflush(activate(activation, vload(u->c + j))));
+}
+
+FRNN_DEFINE_STEP(leaky_potential, 1, leaky_potential_state, leaky_potential_output)
 
 #define leaky_step NULL
