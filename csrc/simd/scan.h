@@ -5,33 +5,43 @@
  * cut so that a piece of the rows stays in cache while the strips of channels pass over it.
  */
 
-#define SCAN_STRIP 8                /* vectors of state in registers */
-#define SCAN_PIECE_BYTES (64 * 1024) /* of x in a piece of time */
+#define SCAN_STRIP 16                 /* vectors of state in registers */
+#define SCAN_PIECE_BYTES (16 * 1024)  /* of x in a piece of time */
+#define SCAN_PIECE_STEPS 8            /* at least */
+#define SCAN_AHEAD 12                 /* steps; lines of y too are fetched before they are written */
 
-/* A strip of `vectors` vectors (a constant), of which the last has `tail` lanes. */
-INLINE void scan_strip(const int vectors, size_t tail, size_t steps, const real *x,
-                       ptrdiff_t x_step, real *y, ptrdiff_t y_step, const real *alpha, real *h) {
+/* A strip of `vectors` whole vectors (a constant), or of `lanes` < VL lanes of one. */
+INLINE void scan_strip(const int vectors, const int part, size_t lanes, size_t steps,
+                       const real *x, ptrdiff_t x_step, real *y, ptrdiff_t y_step,
+                       const real *alpha, real *h) {
     vreal state[SCAN_STRIP], a[SCAN_STRIP], b[SCAN_STRIP];
     UNROLL for (int v = 0; v < vectors; v++) {
-        state[v] = vload(h + v * VL);
-        a[v] = vload(alpha + v * VL);
+        state[v] = part ? vload_n(h, lanes) : vload(h + v * VL);
+        a[v] = part ? vload_n(alpha, lanes) : vload(alpha + v * VL);
         b[v] = vsub(vset1(1), a[v]);
     }
     for (size_t t = 0; t < steps; t++) {
         UNROLL for (int v = 0; v < vectors; v++) {
-            const int part = tail < VL && v == vectors - 1;
-            const vreal input = part ? vload_n(x + v * VL, tail) : vload(x + v * VL);
+            if (!part) {
+                vprefetch(x + SCAN_AHEAD * x_step + v * VL);
+                vprefetch(y + SCAN_AHEAD * y_step + v * VL);
+            }
+            const vreal input = part ? vload_n(x, lanes) : vload(x + v * VL);
             state[v] = vflush(vfma(a[v], state[v], vmul(b[v], input)));
             if (part)
-                vstore_n(y + v * VL, state[v], tail);
+                vstore_n(y, state[v], lanes);
             else
                 vstore(y + v * VL, state[v]);
         }
         x += x_step;
         y += y_step;
     }
-    UNROLL for (int v = 0; v < vectors; v++)
-        vstore(h + v * VL, state[v]);
+    UNROLL for (int v = 0; v < vectors; v++) {
+        if (part)
+            vstore_n(h, state[v], lanes);
+        else
+            vstore(h + v * VL, state[v]);
+    }
 }
 
 static void scan_channels(const frnn_scan *s, size_t begin, size_t steps) {
@@ -39,20 +49,26 @@ static void scan_channels(const frnn_scan *s, size_t begin, size_t steps) {
     real *y = (real *)s->y + (ptrdiff_t)begin * s->y_step;
     const real *alpha = s->alpha;
     real *h = s->h;
-    for (size_t at = 0; at < s->channels;) {
+    size_t at = 0;
+    while (at < s->channels) {
         const size_t left = s->channels - at;
+        size_t done = 0;
 #define STRIP(n)                                                                                   \
-    if ((n) == 1 || left >= (n) * (size_t)VL) {                                                    \
-        scan_strip(n, (n) == 1 ? frnn_min(left, VL) : VL, steps, x + at, s->x_step, y + at,        \
-                   s->y_step, alpha + at, h + at);                                                 \
-        at += (n) * (size_t)VL;                                                                    \
-        continue;                                                                                  \
+    if (done == 0 && left >= (n) * (size_t)VL) {                                                   \
+        done = (n) * (size_t)VL;                                                                   \
+        scan_strip(n, 0, 0, steps, x + at, s->x_step, y + at, s->y_step, alpha + at, h + at);      \
     }
+        if (left < (size_t)VL) {
+            done = left;
+            scan_strip(1, 1, done, steps, x + at, s->x_step, y + at, s->y_step, alpha + at, h + at);
+        }
+        STRIP(16)
         STRIP(8)
         STRIP(4)
         STRIP(2)
         STRIP(1)
 #undef STRIP
+        at += done;
     }
 }
 
@@ -130,7 +146,7 @@ static void scan(const frnn_scan *s) {
         return;
     }
 #endif
-    const size_t piece = frnn_max(SCAN_PIECE_BYTES / (s->channels * sizeof(real)), 16);
+    const size_t piece = frnn_max(SCAN_PIECE_BYTES / (s->channels * sizeof(real)), SCAN_PIECE_STEPS);
     for (size_t begin = 0; begin < s->steps; begin += piece)
         scan_channels(s, begin, frnn_min(piece, s->steps - begin));
 }
