@@ -41,8 +41,8 @@ static unsigned long long saved_registers(void) {
 }
 
 static unsigned features(void) {
-    enum { FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28 };             /* leaf 1, ecx */
-    enum { AVX2 = 1u << 5, F = 1u << 16, DQ = 1u << 17, BW = 1u << 30 };     /* leaf 7, ebx */
+    enum { FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28 };         /* leaf 1, ecx */
+    enum { AVX2 = 1u << 5, F = 1u << 16, DQ = 1u << 17, BW = 1u << 30 }; /* leaf 7, ebx */
     const unsigned VL = 1u << 31;
     const unsigned long long YMM = 0x6, ZMM = 0xe6;
     unsigned a, b, c, d, has = 0;

@@ -33,12 +33,12 @@
  *
  * Numerics. Each pre-activation is the sum of two chains of fused multiply-adds, one from the bias
  * over the inputs, one from zero over the recurrent units, joined by one addition. Everything
- * after it is correctly rounded IEEE arithmetic in a fixed order. A result therefore has the same bits for any
- * batch size and any row in the batch, for a sequence given whole, in pieces or step by step, and
- * on every instruction set. That holds if the library is compiled without -ffast-math and with
- * -ffp-contract=off. sigmoid and tanh are within 2 units in the last place.
- * A state below 2^-100 (double: 2^-900) in magnitude becomes 0 after an update, so that a decaying
- * unit never computes with subnormal numbers. A NaN stays in its row of the batch.
+ * after it is correctly rounded IEEE arithmetic in a fixed order. A result therefore has the same
+ * bits for any batch size and any row in the batch, for a sequence given whole, in pieces or step
+ * by step, and on every instruction set. That holds if the library is compiled without -ffast-math
+ * and with -ffp-contract=off. sigmoid and tanh are within 2 units in the last place. A state below
+ * 2^-100 (double: 2^-900) in magnitude becomes 0 after an update, so that a decaying unit never
+ * computes with subnormal numbers. A NaN stays in its row of the batch.
  *
  * Threads: every function may be called from any thread at any time, as long as no two calls
  * share a state or scratch buffer.
@@ -66,12 +66,12 @@ extern "C" {
  * comment names. */
 typedef enum frnn_status {
     FRNN_OK = 0,
-    FRNN_E_ARG = -1,    /* an argument is NULL or outside its range */
-    FRNN_E_SIZE = -2,   /* a size does not fit in size_t */
-    FRNN_E_ALIGN = -3,  /* a buffer is not aligned to FRNN_ALIGN */
-    FRNN_E_SPACE = -4,  /* a buffer is smaller than its size query says */
-    FRNN_E_ISA = -5,    /* the instruction set is unknown, or this machine does not have it */
-    FRNN_E_FILE = -6    /* the model file is not valid; see frnn_model.message */
+    FRNN_E_ARG = -1,   /* an argument is NULL or outside its range */
+    FRNN_E_SIZE = -2,  /* a size does not fit in size_t */
+    FRNN_E_ALIGN = -3, /* a buffer is not aligned to FRNN_ALIGN */
+    FRNN_E_SPACE = -4, /* a buffer is smaller than its size query says */
+    FRNN_E_ISA = -5,   /* the instruction set is unknown, or this machine does not have it */
+    FRNN_E_FILE = -6   /* the model file is not valid; see frnn_model.message */
 } frnn_status;
 
 /* One sentence in English; never NULL, also for a value that is no status. */
@@ -133,9 +133,7 @@ typedef struct frnn_config {
 
 /* float32, tanh, one layer, one direction; change what differs. */
 #define FRNN_CONFIG(cell, input_size, hidden_size)                                                 \
-    {                                                                                              \
-        sizeof(frnn_config), (cell), FRNN_TANH, FRNN_F32, (input_size), (hidden_size), 1, 1        \
-    }
+    {sizeof(frnn_config), (cell), FRNN_TANH, FRNN_F32, (input_size), (hidden_size), 1, 1}
 
 /* FRNN_OK, or why not. Every function below checks its config so. */
 frnn_status frnn_config_check(const frnn_config *net);
@@ -199,13 +197,20 @@ typedef struct frnn_run {
 
 /* Contiguous time-major x and y. */
 #define FRNN_RUN(net, steps, batch, x, y, state, state_size, scratch, scratch_size)                \
-    {                                                                                              \
-        sizeof(frnn_run), (steps), (batch), (x), (ptrdiff_t)((batch) * (net)->input_size),         \
-            (ptrdiff_t)(net)->input_size, (y),                                                     \
-            (ptrdiff_t)((batch) * (net)->num_directions * (net)->hidden_size),                     \
-            (ptrdiff_t)((net)->num_directions * (net)->hidden_size), (state), (state_size),        \
-            (scratch), (scratch_size), 0                                                           \
-    }
+    {sizeof(frnn_run),                                                                             \
+     (steps),                                                                                      \
+     (batch),                                                                                      \
+     (x),                                                                                          \
+     (ptrdiff_t)((batch) * (net)->input_size),                                                     \
+     (ptrdiff_t)(net)->input_size,                                                                 \
+     (y),                                                                                          \
+     (ptrdiff_t)((batch) * (net)->num_directions * (net)->hidden_size),                            \
+     (ptrdiff_t)((net)->num_directions * (net)->hidden_size),                                      \
+     (state),                                                                                      \
+     (state_size),                                                                                 \
+     (scratch),                                                                                    \
+     (scratch_size),                                                                               \
+     0}
 
 /* Bytes of scratch for a call of that many steps. Never falls with steps or batch, so that the
  * scratch of the largest call serves them all. */
@@ -230,11 +235,12 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
  * true, false. batch_first only matters to Python. dtype is that of the tensors.
  *
  * The reader trusts nothing: unknown, missing, duplicate, overlapping or misplaced tensors, holes,
- * trailing bytes, unknown keys, wrong shapes, a header above FRNN_MODEL_MAX_HEADER bytes are errors.
+ * trailing bytes, unknown keys, wrong shapes, a header above FRNN_MODEL_MAX_HEADER bytes are
+ * errors.
  */
-#define FRNN_MODEL_MAX_HEADER (256 * 1024)
+#define FRNN_MODEL_MAX_HEADER  (256 * 1024)
 #define FRNN_MODEL_MAX_TENSORS 1024
-#define FRNN_MODEL_MAX_RANK 8
+#define FRNN_MODEL_MAX_RANK    8
 
 /* A tensor inside the bytes of a file; pointers point into them. */
 typedef struct frnn_tensor {
@@ -259,8 +265,8 @@ typedef struct frnn_model {
 } frnn_model;
 
 /* Validates a whole file in memory and describes the net in it. The bytes must stay in place while
- * the model is used. frnn_model_open_tensors checks everything but the metadata key "fastrnn" and the meaning
- * of the tensors, for a file of bare weights. */
+ * the model is used. frnn_model_open_tensors checks everything but the metadata key "fastrnn" and
+ * the meaning of the tensors, for a file of bare weights. */
 frnn_status frnn_model_open(frnn_model *model, const void *bytes, size_t size);
 frnn_status frnn_model_open_tensors(frnn_model *model, const void *bytes, size_t size);
 

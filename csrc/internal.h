@@ -45,23 +45,23 @@ typedef struct frnn_step {
     size_t block_begin, block_end;
     size_t hidden_size, blocks; /* of the whole layer */
     frnn_activation activation;
-    int backwards;       /* visit the blocks from the last to the first: what the step before used
-                            last is still in the cache */
-    const void *w_hh;    /* [blocks][hidden_size][gates][16] */
-    const void *alpha;   /* [blocks * 16] or NULL */
-    const void *h_prev;  /* [rows][ld] */
-    void *h;             /* [rows][ld]; not h_prev */
-    const void *c_prev;  /* [rows][ld] or NULL */
-    void *c;             /* [rows][ld] or NULL; may be c_prev */
-    size_t ld;           /* blocks * 16 or more */
-    void *gates;         /* [rows][blocks][gates][16]: the input part; garbage afterwards */
-    const void *x;       /* [rows, input_size]: if not NULL, the input part is still to be computed */
+    int backwards;      /* visit the blocks from the last to the first: what the step before used
+                           last is still in the cache */
+    const void *w_hh;   /* [blocks][hidden_size][gates][16] */
+    const void *alpha;  /* [blocks * 16] or NULL */
+    const void *h_prev; /* [rows][ld] */
+    void *h;            /* [rows][ld]; not h_prev */
+    const void *c_prev; /* [rows][ld] or NULL */
+    void *c;            /* [rows][ld] or NULL; may be c_prev */
+    size_t ld;          /* blocks * 16 or more */
+    void *gates;        /* [rows][blocks][gates][16]: the input part; garbage afterwards */
+    const void *x; /* [rows, input_size]: if not NULL, the input part is still to be computed */
     ptrdiff_t x_row;
     size_t input_size;
     const void *w_ih; /* [blocks][input_size][gates][16] */
     const void *bias; /* [blocks][gates][16] */
-    void *partial;       /* [rows][FRNN_PARTIAL]: sums between pieces of k */
-    void *y;             /* [rows, hidden_size]: h once more, for the caller */
+    void *partial;    /* [rows][FRNN_PARTIAL]: sums between pieces of k */
+    void *y;          /* [rows, hidden_size]: h once more, for the caller */
     ptrdiff_t y_row;
 } frnn_step;
 
@@ -170,8 +170,8 @@ typedef struct frnn_header {
 } frnn_header;
 
 #define FRNN_MAGIC_PACKED 0x50724e4eu
-#define FRNN_MAGIC_STATE 0x53724e4eu
-#define FRNN_HEADER_SIZE FRNN_ALIGN
+#define FRNN_MAGIC_STATE  0x53724e4eu
+#define FRNN_HEADER_SIZE  FRNN_ALIGN
 
 uint32_t frnn_config_key(const frnn_config *net);
 

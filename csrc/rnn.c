@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
  * The time loop: one layer in one direction, any cell that has gates. For a chunk of time the
- * input part of all gates is one product; then step by step the recurrent product is added and the cell
- * runs. The loop knows which past step feeds which; it does no arithmetic on values.
+ * input part of all gates is one product; then step by step the recurrent product is added and the
+ * cell runs. The loop knows which past step feeds which; it does no arithmetic on values.
  */
 #include "internal.h"
 
 /* The gates of a chunk stay in L2 beside the weights, but a product of fewer rows than this would
  * wait for the weights of its panels. */
 #define CHUNK_BYTES (256 * 1024)
-#define CHUNK_ROWS 48
+#define CHUNK_ROWS  48
 
 /* So few inputs, times so few rows, are multiplied within the step. */
 #define FOLD_INPUTS 4
-#define FOLD_ROWS 6
+#define FOLD_ROWS   6
 
 static size_t gates_row(const frnn_part *part) {
     return part->gates * part->ld;

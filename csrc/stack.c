@@ -58,8 +58,8 @@ frnn_status frnn_config_check(const frnn_config *net) {
         net->input_size < 1 || net->hidden_size < 1 || net->num_layers < 1 ||
         net->num_directions < 1 || net->num_directions > 2)
         return FRNN_E_ARG;
-    if (cell->gates == 0 && (net->input_size != net->hidden_size || net->num_layers != 1 ||
-                             net->num_directions != 1))
+    if (cell->gates == 0 &&
+        (net->input_size != net->hidden_size || net->num_layers != 1 || net->num_directions != 1))
         return FRNN_E_ARG;
     return FRNN_OK;
 }
@@ -123,7 +123,7 @@ static int advance(size_t *end, size_t count, size_t size) {
  * ends. The number after the last fills nothing of use and gives the sizes of the whole. All parts
  * of layer 0 have one size, all others another. Returns 0 if a size does not fit. */
 static int layout(const frnn_config *net, size_t batch, size_t index, frnn_part *part,
-                size_t *packed_size, size_t *state_size) {
+                  size_t *packed_size, size_t *state_size) {
     const size_t D = net->num_directions, first = frnn_min(index, D), rest = index - first;
     *packed_size = *state_size = FRNN_HEADER_SIZE;
     /* Sizes that are multiplied below stay within size_t: D is at most 2. */
@@ -174,8 +174,7 @@ frnn_status frnn_state_size(const frnn_config *net, size_t batch, size_t *size) 
 
 /* ---- State -------------------------------------------------------------------------------- */
 
-frnn_status frnn_state_reset(const frnn_config *net, size_t batch, void *state,
-                             size_t state_size) {
+frnn_status frnn_state_reset(const frnn_config *net, size_t batch, void *state, size_t state_size) {
     size_t needed;
     frnn_status status = frnn_state_size(net, batch, &needed);
     if (status == FRNN_OK)
@@ -312,7 +311,8 @@ static int make_plan(const frnn_config *net, size_t steps, size_t batch, plan *p
         p->between = end;
     }
     p->total = p->between;
-    return frnn_part_scratch(&part, itemsize, steps, batch, &p->part) && frnn_mul(&p->total, 2) && frnn_add(&p->total, p->part) && p->total <= PTRDIFF_MAX;
+    return frnn_part_scratch(&part, itemsize, steps, batch, &p->part) && frnn_mul(&p->total, 2) &&
+           frnn_add(&p->total, p->part) && p->total <= PTRDIFF_MAX;
 }
 
 frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch, size_t *size) {

@@ -90,8 +90,9 @@ def check_size(name: str, value: Any) -> int:
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     """One of the choices."""
-    if not any(value is choice or (isinstance(value, str) and value == choice)
-               for choice in choices):
+    if not any(
+        value is choice or (isinstance(value, str) and value == choice) for choice in choices
+    ):
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
 

@@ -1,4 +1,4 @@
-"""What all layers share: parameters, calls, states, copies. The layers themselves are in layers.py."""
+"""What all layers share: parameters, calls, states, copies. The layers are in layers.py."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Layer:
 
     _cell: ClassVar[str]
     activation: str = "tanh"
+    _parallel_time: bool = False
 
     def __init__(self, input_size: int, hidden_size: int, batch_first: bool, dtype: Any) -> None:
         self.input_size = check_size("input_size", input_size)
@@ -145,6 +146,34 @@ class Layer:
 
     # ---- Calls
 
+    def __call__(
+        self, x: Any, state: Any = None, *, out: Array | None = None
+    ) -> tuple[Array, State]:
+        """Runs whole sequences.
+
+        Args:
+            x: [T, B, I], or [B, T, I] with `batch_first`, or [T, I] for one sequence. Anything
+                array-like whose values the layer's dtype holds exactly.
+            state: what a call returned, to carry on from there; zeros if None. For LSTM (h, c), for
+                LeakyRNN of form potential u, else h; arrays [L * D, B, H] ([L * D, H] for one
+                sequence), ordered layer 0, layer 0 reverse, layer 1, ... For Leaky [B, H] or [H].
+            out: an array for y, of y's shape and dtype; must not overlap x.
+
+        Returns:
+            y, [T, B, D * H] in the layout of x, the outputs of the last layer, forward units
+            first; and the state after the last step, in the form of `state`.
+
+        Raises:
+            TypeError, ValueError: if an argument does not fit; nothing has been computed then.
+        """
+        net = self._packed or self._net()
+        result = net.call(x, state, out, self.batch_first, self._parallel_time)
+        if result is None:
+            x, state, out = self._converted(x, state, out, net.states)
+            result = net.call(x, state, out, self.batch_first, self._parallel_time)
+            assert result is not None
+        return result
+
     def _state_shape(self, batch: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a state array; batch is (B,), or () for one unbatched sequence."""
         return (self.num_layers * (1 + self.bidirectional), *batch, self.hidden_size)
@@ -153,8 +182,9 @@ class Layer:
         """The state's arrays, contiguous; none of them for None."""
         if state is None:
             return ()
+        names: tuple[str, ...] = ("state",)
         if count == 1:
-            state, names = (state,), ("state",)
+            state = (state,)
         else:
             names = ("state[0] (h)", "state[1] (c)")
             if not isinstance(state, (tuple, list)) or len(state) != count:
@@ -165,19 +195,8 @@ class Layer:
             array = as_real(name, value, self.dtype)
             if array.shape != shape:
                 raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-            arrays.append(np.require(array, requirements="CA"))
+            arrays.append(np.require(array, requirements=["C", "A"]))
         return tuple(arrays)
-
-    def _call(
-        self, x: Any, state: Any, out: Any, parallel_time: bool = False
-    ) -> tuple[Array, State]:
-        net = self._packed or self._net()
-        result = net.call(x, state, out, self.batch_first, parallel_time)
-        if result is None:
-            x, state, out = self._converted(x, state, out, net.states)
-            result = net.call(x, state, out, self.batch_first, parallel_time)
-            assert result is not None
-        return result
 
     def _converted(self, x: Any, state: Any, out: Any, states: int) -> tuple[Any, Any, Any]:
         """The arguments of a call as arrays that the kernels take, or an error that names one."""

@@ -274,7 +274,7 @@ cdef class Net:
         return out, final
 
     cdef bint borrow(self, object array, Py_buffer *buffer, bint writable) except -1:
-        """Takes the buffer of an array that the kernels can use as it is; False if it is not one."""
+        """Takes the buffer of an array that the kernels use as it is; False if it is none."""
         try:
             PyObject_GetBuffer(
                 array, buffer, PyBUF_FORMAT | PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0)

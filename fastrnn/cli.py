@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if args.state_out:
         arrays = state if isinstance(state, tuple) else (state,)
         with _concerning(args.state_out), open(args.state_out, "wb") as file:
-            np.savez(file, **dict(zip(names, arrays, strict=True)))
+            np.savez(file, **dict(zip(names, arrays, strict=True)))  # type: ignore[arg-type]
     if not args.quiet:
         print(f"{layer!r}: {list(x.shape)} -> {list(y.shape)} {y.dtype} in {args.output}")
     return 0

@@ -55,6 +55,7 @@ def load() -> Digits:
     """Load images, labels and weights from the package's data."""
     with resources.as_file(resources.files("fastrnn") / "data") as directory:
         lstm = fastrnn.load(directory / "digits_lstm.safetensors")
+        assert isinstance(lstm, fastrnn.LSTM)
         readout = fastrnn.load_tensors(directory / "digits_readout.safetensors")
         with np.load(directory / "digits_test.npz", allow_pickle=False) as test:
             return Digits(test["images"], test["labels"], lstm, readout["weight"], readout["bias"])

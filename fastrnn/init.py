@@ -1,4 +1,4 @@
-"""Initial values: PyTorch's uniform weights, and the retention of leaky units from other conventions.
+"""Initial values: PyTorch's uniform weights, and retentions from other conventions.
 
 Everywhere in fastrnn `alpha` is the *retention* of a leaky unit, the weight of its past:
 
@@ -17,7 +17,9 @@ import numpy as np
 from ._arrays import Array, check_choice
 
 
-def uniform(rng: np.random.Generator, shape: tuple[int, ...], hidden_size: int, dtype: Any) -> Array:
+def uniform(
+    rng: np.random.Generator, shape: tuple[int, ...], hidden_size: int, dtype: Any
+) -> Array:
     """Uniform on [-1/sqrt(H), 1/sqrt(H)], the default of PyTorch's recurrent layers.
 
     Example:
@@ -56,7 +58,7 @@ def alpha_from_leak_rate(leak_rate: Any) -> Array:
 
 
 def alpha_from_tau(tau: Any, dt: Any = 1.0, method: str = "exact") -> Array:
-    """Retention of a unit of time constant `tau`, stepped by `dt` (both > 0, in the same unit of time).
+    """Retention of a unit of time constant `tau`, stepped by `dt` (both > 0, in the same unit).
 
     tau dh/dt = v - h, either solved over a step with v held, alpha = exp(-dt / tau)
     (`method="exact"`), or by one explicit Euler step, alpha = 1 - dt / tau (`method="euler"`, which
@@ -77,9 +79,9 @@ def alpha_from_tau(tau: Any, dt: Any = 1.0, method: str = "exact") -> Array:
 
 
 def alpha_from_half_life(half_life: Any) -> Array:
-    """Retention of a unit that forgets half of its state in `half_life` > 0 steps: 2^(-1/half_life).
+    """Retention of a unit that forgets half of its state in `half_life` > 0 steps.
 
-    The `halflife` of pandas' `ewm`.
+    alpha = 2^(-1/half_life). The `halflife` of pandas' `ewm`.
 
     Example:
         >>> float(alpha_from_half_life(1))

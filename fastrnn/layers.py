@@ -8,24 +8,7 @@ import numpy as np
 
 from . import init
 from ._arrays import Array, check_choice, check_flag, check_size
-from ._base import Layer, State
-
-_CALL = """Runs whole sequences.
-
-        Args:
-            x: [T, B, I], or [B, T, I] with `batch_first`, or [T, I] for one sequence. Anything
-                array-like whose values the layer's dtype holds exactly.
-            state: {state}; zeros if None. Arrays of shape [L * D, B, H] ([L * D, H] for one
-                sequence), ordered layer 0, layer 0 reverse, layer 1, ...
-            out: an array for y, of y's shape and dtype; must not overlap x.
-
-        Returns:
-            y, [T, B, D * H] in the layout of x, the outputs of the last layer, forward units first;
-            and the state after the last step, in the form of `state`.
-
-        Raises:
-            TypeError, ValueError: if an argument does not fit; nothing has been computed then.
-        """
+from ._base import Layer
 
 
 class Recurrent(Layer):
@@ -54,7 +37,10 @@ class Recurrent(Layer):
         rows = self._gates * self.hidden_size
         for layer, suffix in self._parts():
             inputs = self.input_size if layer == 0 else (1 + bidirectional) * self.hidden_size
-            shapes = {"weight_ih": (rows, inputs), "weight_hh": (rows, self.hidden_size)}
+            shapes: dict[str, tuple[int, ...]] = {
+                "weight_ih": (rows, inputs),
+                "weight_hh": (rows, self.hidden_size),
+            }
             if bias:
                 shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
             for name, shape in shapes.items():
@@ -70,11 +56,6 @@ class Recurrent(Layer):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "alpha")
         get = self._parameters.get
         return [tuple(get(name + suffix) for name in names) for _, suffix in self._parts()]
-
-    def __call__(
-        self, x: Any, state: Any = None, *, out: Array | None = None
-    ) -> tuple[Array, State]:
-        return self._call(x, state, out)
 
     def _options(self) -> list[str]:
         """The arguments that differ from their defaults, for repr."""
@@ -107,8 +88,8 @@ class LSTM(Recurrent):
         dtype: float32 or float64, of weights, inputs, outputs and state.
         seed: for the initial weights, uniform on [-1/sqrt(H), 1/sqrt(H)].
 
-    Parameters, with suffix `_l{k}` or `_l{k}_reverse`: weight_ih [4H, I] ([4H, D * H] above layer 0),
-    weight_hh [4H, H], bias_ih and bias_hh [4H]; rows in the order i, f, g, o.
+    Parameters, with suffix `_l{k}` or `_l{k}_reverse`: weight_ih [4H, I] ([4H, D * H] above layer
+    0), weight_hh [4H, H], bias_ih and bias_hh [4H]; rows in the order i, f, g, o.
 
     Source: Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (2000).
 
@@ -122,13 +103,6 @@ class LSTM(Recurrent):
     _cell = "lstm"
     _gates = 4
 
-    def __call__(
-        self, x: Any, state: tuple[Any, Any] | None = None, *, out: Array | None = None
-    ) -> tuple[Array, State]:
-        return self._call(x, state, out)
-
-    __call__.__doc__ = _CALL.format(state="(h, c)")
-
 
 class RNN(Recurrent):
     """The simple recurrent net, as `torch.nn.RNN`.
@@ -137,7 +111,8 @@ class RNN(Recurrent):
 
     Args:
         nonlinearity: f, "tanh" or "relu".
-        input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dtype, seed: as of LSTM.
+        input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dtype, seed: as of
+            LSTM.
 
     Parameters as of LSTM, with H rows instead of 4H.
 
@@ -186,9 +161,6 @@ class RNN(Recurrent):
         plain = self.activation == "tanh"
         return ([] if plain else [f"nonlinearity={self.activation!r}"]) + super()._options()
 
-    __call__ = Recurrent.__call__
-    Recurrent.__call__.__doc__ = _CALL.format(state="h (u for LeakyRNN of form potential)")
-
 
 class LeakyRNN(RNN):
     """A recurrent net of leaky units, each with a time scale of its own.
@@ -196,15 +168,16 @@ class LeakyRNN(RNN):
         form "rate":       h_t = a * h_{t-1} + (1 - a) * f(W x_t + U h_{t-1} + b)
         form "potential":  u_t = a * u_{t-1} + (1 - a) * (W x_t + U f(u_{t-1}) + b),  h_t = f(u_t)
 
-    with b = b_ih + b_hh and a = alpha, the *retention* of each unit: the weight of its past. With the
-    constructors `from_leak_rate`, `from_tau` and `from_half_life` other conventions are converted.
+    with b = b_ih + b_hh and a = alpha, the *retention* of each unit: the weight of its past. The
+    constructors `from_leak_rate`, `from_tau` and `from_half_life` convert other conventions.
 
     Args:
         alpha: a scalar or one value per unit, in [0, 1]; the same for all layers and directions
             at first.
         nonlinearity: f, "tanh", "relu" or "identity".
         form: where the leak sits, "rate" or "potential". The state is h or u.
-        input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dtype, seed: as of LSTM.
+        input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dtype, seed: as of
+            LSTM.
 
     Parameters as of RNN, and alpha [H] for each layer and direction.
 
@@ -269,7 +242,7 @@ class LeakyRNN(RNN):
 
     @classmethod
     def from_half_life(cls, *sizes: int, half_life: Any, **options: Any) -> Self:
-        """From the number of steps in which half of the state is forgotten: alpha = 2^(-1/half_life)."""
+        """From the steps in which half of the state is forgotten: alpha = 2^(-1/half_life)."""
         return cls(*sizes, alpha=init.alpha_from_half_life(half_life), **options)
 
     def _options(self) -> list[str]:

@@ -16,17 +16,18 @@ class Leaky(Layer):
 
         mu_t = a * mu_{t-1} + (1 - a) * v_t
 
-    with a = alpha in [0, 1], the *retention* of each unit: 0 copies the input, 1 never changes. It is
-    `scipy.signal.lfilter([1 - a], [1, -a], v)` with a constant per unit, and the exponential moving average
-    of pandas with `adjust=False` but for the first step: mu starts from the state, zero by default.
+    with a = alpha in [0, 1], the *retention* of each unit: 0 copies the input, 1 never changes. It
+    is `scipy.signal.lfilter([1 - a], [1, -a], v)` with a constant per unit, and the exponential
+    moving average of pandas with `adjust=False` but for the first step: mu starts from the state,
+    zero by default.
 
     Args:
         hidden_size: H, units.
         alpha: a scalar or one value per unit.
         batch_first: v is [B, T, H] instead of [T, B, H].
         parallel: None, or "time" to spread the time axis over vector lanes. That is several times
-            faster on fewer channels than lanes, and may differ in the last bits; the default keeps the
-            same bits however the sequence is cut.
+            faster on fewer channels than lanes, and may differ in the last bits; the default keeps
+            the same bits however the sequence is cut.
         dtype: float32 or float64.
 
     Its one parameter is alpha [H].
@@ -62,23 +63,9 @@ class Leaky(Layer):
     def _state_shape(self, batch: tuple[int, ...]) -> tuple[int, ...]:
         return (*batch, self.hidden_size)
 
-    def __call__(
-        self, x: Any, state: Any = None, *, out: Array | None = None
-    ) -> tuple[Array, Array]:
-        """Runs whole sequences.
-
-        Args:
-            x: v, [T, B, H], or [B, T, H] with `batch_first`, or [T, H] for one sequence.
-            state: mu before the first step, [B, H] or [H]; zeros if None.
-            out: an array for the result; must not overlap x.
-
-        Returns:
-            mu at every step, in the shape of x, and mu after the last step.
-
-        Raises:
-            TypeError, ValueError: if an argument does not fit; nothing has been computed then.
-        """
-        return self._call(x, state, out, self.parallel == "time")  # type: ignore[return-value]
+    @property
+    def _parallel_time(self) -> bool:  # type: ignore[override]
+        return self.parallel == "time"
 
     @classmethod
     def from_leak_rate(cls, hidden_size: int, *, leak_rate: Any, **options: Any) -> Self:
@@ -94,7 +81,7 @@ class Leaky(Layer):
 
     @classmethod
     def from_half_life(cls, hidden_size: int, *, half_life: Any, **options: Any) -> Self:
-        """From the number of steps in which half of the state is forgotten: alpha = 2^(-1/half_life)."""
+        """From the steps in which half of the state is forgotten: alpha = 2^(-1/half_life)."""
         return cls(hidden_size, alpha=init.alpha_from_half_life(half_life), **options)
 
     def __repr__(self) -> str:
@@ -117,7 +104,7 @@ def leaky(
     """The leaky unit as a function: mu_t = alpha * mu_{t-1} + (1 - alpha) * v_t.
 
     Args:
-        v: [T, B, C], or [T, C] for one sequence; float32 or float64, anything else is taken as float64.
+        v: [T, B, C], or [T, C] for one sequence; anything but float32 is taken as float64.
         alpha: retention in [0, 1], a scalar or one value per channel [C].
         state: mu before the first step, [B, C] or [C]; zeros if None.
         out: an array for the result; must not overlap v.
@@ -140,4 +127,6 @@ def leaky(
     if array.ndim not in (2, 3) or array.shape[-1] < 1:
         raise ValueError(f"v: expected [T, B, C] or [T, C], got shape {array.shape}")
     layer = Leaky(array.shape[-1], alpha=alpha, parallel=parallel, dtype=array.dtype)
-    return layer(array, state, out=out)
+    y, final = layer(array, state, out=out)
+    assert not isinstance(final, tuple)
+    return y, final

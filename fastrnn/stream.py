@@ -21,9 +21,9 @@ class Stream:
     one stream belongs to one thread at a time.
 
     Attributes:
-        step: `step(x_t, out=None)` takes x_t [B, I] ([I] for one sequence), returns y_t [B, H] ([H]).
-            Nothing is converted: x_t and out must be C-contiguous arrays of the layer's dtype, else
-            TypeError or ValueError. With `out` nothing is allocated.
+        step: `step(x_t, out=None)` takes x_t [B, I] ([I] for one sequence) and returns y_t [B, H]
+            ([H]). Nothing is converted: x_t and out must be aligned arrays of the layer's dtype
+            with contiguous features, else TypeError or ValueError. With `out` nothing is allocated.
 
     Example:
         >>> from fastrnn import LSTM
@@ -57,7 +57,7 @@ class Stream:
         shape = self._layer._state_shape((self.batch_size,))
         arrays = tuple(np.empty(shape, self._layer.dtype) for _ in range(self._states))
         self._core.get(arrays)
-        return arrays if self._states > 1 else arrays[0]
+        return (arrays[0], arrays[1]) if self._states == 2 else arrays[0]
 
     @state.setter
     def state(self, value: Any) -> None:

@@ -8,7 +8,7 @@ _num_threads = 1
 
 
 def set_num_threads(n: int) -> None:
-    """Sets how many threads a call may use. Calls run on one thread in this version, whatever is set.
+    """Sets how many threads a call may use; in this version a call runs on one, whatever is set.
 
     Args:
         n: at least 1.

@@ -12,19 +12,19 @@
  * registers for a row of weights, and at least 8 chains (two ports, latency four) are in flight
  * where rows and panels suffice. AVX-512 has 32 registers, AVX2 16. */
 #if defined(FRNN_ISA_AVX512) && defined(FRNN_REAL_F32)
-#define TILE_ROWS 6
+#define TILE_ROWS         6
 #define TILE_PANELS(rows) ((rows) < 3 ? 12 : (rows) == 3 ? 8 : 4)
 #elif defined(FRNN_ISA_AVX512)
-#define TILE_ROWS 6
+#define TILE_ROWS         6
 #define TILE_PANELS(rows) ((rows) == 1 ? 8 : (rows) < 4 ? 4 : 2)
 #elif defined(FRNN_ISA_AVX2) && defined(FRNN_REAL_F32)
-#define TILE_ROWS 6
+#define TILE_ROWS         6
 #define TILE_PANELS(rows) ((rows) == 1 ? 4 : (rows) < 4 ? 2 : 1)
 #elif defined(FRNN_ISA_AVX2)
-#define TILE_ROWS 3
+#define TILE_ROWS         3
 #define TILE_PANELS(rows) ((rows) == 1 ? 2 : 1)
 #else
-#define TILE_ROWS 1
+#define TILE_ROWS         1
 #define TILE_PANELS(rows) 1
 #endif
 
@@ -49,11 +49,11 @@ typedef struct product {
     const real *add; /* [rows][panels][16]: to be added at the end, rows out_row apart; or NULL */
     real *out;       /* [rows][panels][16] */
     ptrdiff_t out_row;
-    const char *ahead; /* memory that is needed soon: AHEAD_LINES lines are fetched for each k */
+    const char *ahead;    /* memory that is needed soon: AHEAD_LINES lines are fetched for each k */
     ptrdiff_t ahead_step; /* bytes from k to k; 0 where there is nothing to fetch */
 } product;
 
-#define LINE 64
+#define LINE        64
 #define AHEAD_LINES 2
 
 /* The first `rows` rows and `panels` panels of a product; rows, panels and gates are constants
@@ -65,11 +65,10 @@ INLINE void tile(const int rows, const int panels, const int gates, const produc
     const ptrdiff_t a_row = p->a_row, ahead_step = p->ahead_step;
     const char *ahead = p->ahead;
     vreal sum[TILE_ROWS][WIDTH];
-    UNROLL for (int b = 0; b < blocks; b++)
-        w[b] = p->w + (size_t)b * p->w_block;
+    UNROLL for (int b = 0; b < blocks; b++) w[b] = p->w + (size_t)b * p->w_block;
     UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int v = 0; v < width; v++)
-            sum[r][v] = vload(p->init + r * p->init_row + v * VL);
+        UNROLL for (int v = 0; v < width; v++) sum[r][v] =
+            vload(p->init + r * p->init_row + v * VL);
     }
     for (size_t k = p->k; k > 0; k--) {
         vreal weight[WIDTH];
@@ -84,12 +83,10 @@ INLINE void tile(const int rows, const int panels, const int gates, const produc
         }
         UNROLL for (int r = 0; r < rows; r++) {
             const vreal factor = vset1(a[r * a_row]);
-            UNROLL for (int v = 0; v < width; v++)
-                sum[r][v] = vfma(factor, weight[v], sum[r][v]);
+            UNROLL for (int v = 0; v < width; v++) sum[r][v] = vfma(factor, weight[v], sum[r][v]);
         }
         a += 1;
-        UNROLL for (int b = 0; b < blocks; b++)
-            w[b] += gates * FRNN_BLOCK;
+        UNROLL for (int b = 0; b < blocks; b++) w[b] += gates * FRNN_BLOCK;
     }
     UNROLL for (int r = 0; r < rows; r++) {
         real *out = p->out + r * p->out_row;
@@ -110,9 +107,10 @@ INLINE size_t tile_panels(const int gates, size_t rows, size_t panels) {
         return n;
     if (panels == 12)
         TRY(12)
-    TRY(8) TRY(4) TRY(2)
+    TRY(8)
+    TRY(4) TRY(2)
 #undef TRY
-    (void)rows;
+        (void) rows;
     return 1;
 }
 
@@ -126,12 +124,11 @@ INLINE void tile_choose(const int gates, size_t rows, size_t panels, const produ
                  TILE_LEGAL(rows, panels, gates) ? (panels) : 1, gates, p);                        \
         break;
 #define CASES(rows) CASE(rows, 1) CASE(rows, 2) CASE(rows, 4) CASE(rows, 8)
-        CASES(1) CASES(2) CASES(3) CASES(4) CASES(5) CASES(6)
-        CASE(1, 12) CASE(2, 12)
+        CASES(1)
+        CASES(2) CASES(3) CASES(4) CASES(5) CASES(6) CASE(1, 12) CASE(2, 12)
 #undef CASES
 #undef CASE
-    default:
-        break;
+            default : break;
     }
 }
 
@@ -173,8 +170,8 @@ INLINE void product_rows(const int gates, product *p, size_t height, size_t pane
 }
 
 /* One group of panels of a product: pieces of k, so that the weights come from L1 for all rows but
- * the first few; in a piece, tiles of rows of equal height. The tiles of one piece fetch the weights
- * of the next. `partial` ([rows][FRNN_PARTIAL]) takes the sums between pieces; it is not
+ * the first few; in a piece, tiles of rows of equal height. The tiles of one piece fetch the
+ * weights of the next. `partial` ([rows][FRNN_PARTIAL]) takes the sums between pieces; it is not
  * touched when one tile holds all rows. */
 INLINE void product_group(const int gates, const product *whole, size_t panels, real *partial) {
     const size_t rows = whole->rows, tiles = (rows - 1) / TILE_ROWS + 1;
@@ -261,8 +258,8 @@ INLINE void recur_group(const int gates, const frnn_step *s, size_t block, size_
     static const real zeros[TILE_PANELS(1) * FRNN_BLOCK < 64 ? 64 : TILE_PANELS(1) * FRNN_BLOCK];
     const size_t w_block = s->hidden_size * (size_t)gates * FRNN_BLOCK;
     const ptrdiff_t gates_row = (ptrdiff_t)(s->blocks * (size_t)gates * FRNN_BLOCK);
-    real *out = (real *)s->gates + (ptrdiff_t)s->row_begin * gates_row +
-                block * (size_t)gates * FRNN_BLOCK;
+    real *out =
+        (real *)s->gates + (ptrdiff_t)s->row_begin * gates_row + block * (size_t)gates * FRNN_BLOCK;
     const product p = {
         .rows = s->row_end - s->row_begin,
         .a = (const real *)s->h_prev + s->row_begin * s->ld,

@@ -4,8 +4,8 @@
  *
  *     FRNN_ISA_SCALAR, FRNN_ISA_AVX2 or FRNN_ISA_AVX512     the vocabulary to use
  *     FRNN_REAL_F32 or FRNN_REAL_F64                        the dtype
- *     FRNN_TARGET                                           a string of compiler features (not scalar)
- *     FRNN_TABLE, FRNN_ISA_NAME                             name of the table, of the ISA
+ *     FRNN_TARGET                                           a string of compiler features (not
+ * scalar) FRNN_TABLE, FRNN_ISA_NAME                             name of the table, of the ISA
  *
  * and includes this file, which opens a region of code for that target, includes the parts and
  * emits one constant table, the only symbol of the object. The features stand in the source, not
@@ -18,7 +18,7 @@
 #if !defined(FRNN_ISA_SCALAR)
 #include <immintrin.h>
 #define FRNN_PRAGMA_TEXT(text) _Pragma(#text)
-#define FRNN_PRAGMA(text) FRNN_PRAGMA_TEXT(text)
+#define FRNN_PRAGMA(text)      FRNN_PRAGMA_TEXT(text)
 #if defined(__clang__)
 FRNN_PRAGMA(clang attribute push(__attribute__((target(FRNN_TARGET))), apply_to = function))
 #else
@@ -27,7 +27,7 @@ FRNN_PRAGMA(GCC target(FRNN_TARGET))
 #endif
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE   static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")

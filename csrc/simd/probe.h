@@ -9,11 +9,9 @@
 static double fma_flops(size_t n) {
     vreal sum[PROBE_CHAINS];
     const vreal factor = vset1((real)0.5), term = vset1((real)0.25);
-    UNROLL for (int i = 0; i < PROBE_CHAINS; i++)
-        sum[i] = vset1((real)i);
+    UNROLL for (int i = 0; i < PROBE_CHAINS; i++) sum[i] = vset1((real)i);
     for (size_t round = 0; round < n; round++) {
-        UNROLL for (int i = 0; i < PROBE_CHAINS; i++)
-            sum[i] = vfma(sum[i], factor, term);
+        UNROLL for (int i = 0; i < PROBE_CHAINS; i++) sum[i] = vfma(sum[i], factor, term);
     }
     real sink[VL];
     vreal total = vzero();
@@ -29,12 +27,11 @@ static size_t read_bytes(const void *buffer, size_t size, size_t repeats) {
     const real *p = buffer;
     const size_t lines = size / (8 * VL * sizeof(real));
     vreal sum[8];
-    UNROLL for (int i = 0; i < 8; i++)
-        sum[i] = vzero();
+    UNROLL for (int i = 0; i < 8; i++) sum[i] = vzero();
     for (size_t repeat = 0; repeat < repeats; repeat++)
         for (size_t line = 0; line < lines; line++) {
-            UNROLL for (int i = 0; i < 8; i++)
-                sum[i] = vmax(vload(p + (line * 8 + (size_t)i) * VL), sum[i]);
+            UNROLL for (int i = 0; i < 8; i++) sum[i] =
+                vmax(vload(p + (line * 8 + (size_t)i) * VL), sum[i]);
         }
     real sink[VL];
     vreal most = sum[0];

@@ -5,15 +5,14 @@
  * cut so that a piece of the rows stays in cache while the strips of channels pass over it.
  */
 
-#define SCAN_STRIP 16                 /* vectors of state in registers */
-#define SCAN_PIECE_BYTES (16 * 1024)  /* of x in a piece of time */
-#define SCAN_PIECE_STEPS 8            /* at least */
-#define SCAN_AHEAD 12                 /* steps; lines of y too are fetched before they are written */
+#define SCAN_STRIP       16          /* vectors of state in registers */
+#define SCAN_PIECE_BYTES (16 * 1024) /* of x in a piece of time */
+#define SCAN_PIECE_STEPS 8           /* at least */
+#define SCAN_AHEAD       12          /* steps; lines of y too are fetched before they are written */
 
 /* A strip of `vectors` whole vectors (a constant), or of `lanes` < VL lanes of one. */
-INLINE void scan_strip(const int vectors, const int part, size_t lanes, size_t steps,
-                       const real *x, ptrdiff_t x_step, real *y, ptrdiff_t y_step,
-                       const real *alpha, real *h) {
+INLINE void scan_strip(const int vectors, const int part, size_t lanes, size_t steps, const real *x,
+                       ptrdiff_t x_step, real *y, ptrdiff_t y_step, const real *alpha, real *h) {
     vreal state[SCAN_STRIP], a[SCAN_STRIP], b[SCAN_STRIP];
     UNROLL for (int v = 0; v < vectors; v++) {
         state[v] = part ? vload_n(h, lanes) : vload(h + v * VL);
@@ -97,8 +96,8 @@ INLINE real scan_time(size_t steps, const real *x, real *y, real alpha, real h) 
     for (; t + VL <= steps; t += VL) {
         vreal power = vset1(alpha);
         vreal sum = vmul(b, vload(x + t));
-        SHIFT_ADD(1) SHIFT_ADD(2) SHIFT_ADD(4) SHIFT_ADD(8)
-        vstore(y + t, vflush(vfma(lane_power, carry, sum)));
+        SHIFT_ADD(1)
+        SHIFT_ADD(2) SHIFT_ADD(4) SHIFT_ADD(8) vstore(y + t, vflush(vfma(lane_power, carry, sum)));
         carry = vflush(vfma(carry_power, carry, vlast(sum)));
     }
     real last[VL];
@@ -146,7 +145,8 @@ static void scan(const frnn_scan *s) {
         return;
     }
 #endif
-    const size_t piece = frnn_max(SCAN_PIECE_BYTES / (s->channels * sizeof(real)), SCAN_PIECE_STEPS);
+    const size_t piece =
+        frnn_max(SCAN_PIECE_BYTES / (s->channels * sizeof(real)), SCAN_PIECE_STEPS);
     for (size_t begin = 0; begin < s->steps; begin += piece)
         scan_channels(s, begin, frnn_min(piece, s->steps - begin));
 }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 #define MODEL_BYTES (4 << 20)
-#define FRAME 4096 /* the most values of a frame */
+#define FRAME       4096 /* the most values of a frame */
 
 static _Alignas(FRNN_ALIGN) unsigned char file[MODEL_BYTES];
 static _Alignas(FRNN_ALIGN) unsigned char packed[MODEL_BYTES];

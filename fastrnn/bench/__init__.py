@@ -134,7 +134,7 @@ def measure(
                 shown.advance()
         except KeyboardInterrupt:
             interrupted = True
-    isa = fastrnn.isa()
+    isa = fastrnn.isa() or "none"
     report = Report(cell, threads, rounds, min_time, date, isa, versions, limits, results)
     return report, interrupted
 
