@@ -109,12 +109,17 @@ const frnn_kernels *frnn_kernels_active(frnn_dtype dtype);
 
 /* ---- Sizes -------------------------------------------------------------------------------- */
 
-/* a * b and a + b into *a; 0 if the result does not fit. */
+/* a * b and a + b into *a; 0 if the result does not fit. They are on the path of every step of a
+ * stream, where a division would be felt. */
 static inline int frnn_mul(size_t *a, size_t b) {
+#if defined(__GNUC__) || defined(__clang__)
+    return !__builtin_mul_overflow(*a, b, a);
+#else
     if (b != 0 && *a > SIZE_MAX / b)
         return 0;
     *a *= b;
     return 1;
+#endif
 }
 
 static inline int frnn_add(size_t *a, size_t b) {

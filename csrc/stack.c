@@ -68,11 +68,10 @@ uint32_t frnn_config_key(const frnn_config *net) {
     const size_t fields[] = {(size_t)net->cell,  (size_t)net->activation, (size_t)net->dtype,
                              net->input_size,    net->hidden_size,        net->num_layers,
                              net->num_directions};
-    uint32_t key = 2166136261u; /* FNV-1a over the fields */
+    uint64_t key = 0;
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
-        for (size_t value = fields[i], byte = 0; byte < sizeof value; byte++, value >>= 8)
-            key = (key ^ (uint32_t)(value & 0xff)) * 16777619u;
-    return key;
+        key = (key ^ fields[i]) * 0x9e3779b97f4a7c15u; /* odd: no field is lost */
+    return (uint32_t)(key >> 32);
 }
 
 /* ---- Layout ------------------------------------------------------------------------------- */
@@ -96,20 +95,28 @@ static int append(size_t *end, size_t *at, size_t a, size_t b, size_t c, size_t 
     return frnn_add(end, bytes / FRNN_ALIGN * FRNN_ALIGN) && *end <= PTRDIFF_MAX;
 }
 
+/* What a part is, without where it lies. */
+static frnn_part part_shape(const frnn_config *net, size_t layer) {
+    const frnn_part part = {
+        .input_size = frnn_layer_input(net, layer),
+        .hidden_size = net->hidden_size,
+        .blocks = frnn_blocks(net),
+        .gates = frnn_cell_get(net->cell)->gates,
+        .ld = frnn_blocks(net) * FRNN_BLOCK,
+    };
+    return part;
+}
+
 /* Appends one part to the buffers that end at *packed and *state. */
 static int append_part(const frnn_config *net, size_t batch, size_t layer, frnn_part *part,
                        size_t *packed, size_t *state) {
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
     const size_t itemsize = frnn_itemsize(net->dtype);
-    const size_t gates = cell->gates, ring = gates > 0 ? 2 : 1;
-    part->input_size = frnn_layer_input(net, layer);
-    part->hidden_size = net->hidden_size;
-    part->blocks = frnn_blocks(net);
-    part->gates = gates;
-    part->ld = part->blocks * FRNN_BLOCK;
-    return append(packed, &part->w_ih, part->input_size, gates, part->ld, itemsize) &&
-           append(packed, &part->w_hh, part->hidden_size, gates, part->ld, itemsize) &&
-           append(packed, &part->bias, gates, part->ld, 1, itemsize) &&
+    const size_t ring = cell->gates > 0 ? 2 : 1;
+    *part = part_shape(net, layer);
+    return append(packed, &part->w_ih, part->input_size, part->gates, part->ld, itemsize) &&
+           append(packed, &part->w_hh, part->hidden_size, part->gates, part->ld, itemsize) &&
+           append(packed, &part->bias, part->gates, part->ld, 1, itemsize) &&
            append(packed, &part->alpha, cell->alpha != 0, part->ld, 1, itemsize) &&
            append(state, &part->h, ring, batch, part->ld, itemsize) &&
            append(state, &part->c, cell->memory != 0, batch, part->ld, itemsize);
@@ -188,13 +195,11 @@ frnn_status frnn_state_reset(const frnn_config *net, size_t batch, void *state, 
     return FRNN_OK;
 }
 
-/* A state that was reset for this net and batch; its header goes to *header. */
-static frnn_status check_state(const frnn_config *net, size_t batch, const void *state,
-                               size_t state_size, frnn_header *header) {
-    size_t needed;
-    frnn_status status = frnn_state_size(net, batch, &needed);
-    if (status == FRNN_OK)
-        status = frnn_buffer_check(state, state_size, needed);
+/* Whether a state of `needed` bytes was reset for this net and batch; its header goes to *header.
+ */
+static frnn_status check_header(const frnn_config *net, size_t batch, const void *state,
+                                size_t state_size, size_t needed, frnn_header *header) {
+    const frnn_status status = frnn_buffer_check(state, state_size, needed);
     if (status != FRNN_OK)
         return status;
     memcpy(header, state, sizeof *header);
@@ -202,6 +207,13 @@ static frnn_status check_state(const frnn_config *net, size_t batch, const void 
                    header->batch == batch
                ? FRNN_OK
                : FRNN_E_ARG;
+}
+
+static frnn_status check_state(const frnn_config *net, size_t batch, const void *state,
+                               size_t state_size, frnn_header *header) {
+    size_t needed;
+    const frnn_status status = frnn_state_size(net, batch, &needed);
+    return status != FRNN_OK ? status : check_header(net, batch, state, state_size, needed, header);
 }
 
 /* Bytes from the start of the state to the array that the caller knows by `index`. */
@@ -286,13 +298,11 @@ typedef struct plan {
     size_t total;
 } plan;
 
+/* Returns 0 if a size does not fit. */
 static int make_plan(const frnn_config *net, size_t steps, size_t batch, plan *p) {
     const size_t itemsize = frnn_itemsize(net->dtype);
-    size_t packed, state;
-    if (!total(net, batch, &packed, &state))
-        return 0;
     /* Layers differ in their input only, which scratch does not hold: any part will do. */
-    const frnn_part part = frnn_part_get(net, batch, 0);
+    const frnn_part part = part_shape(net, 0);
     p->chunk = steps;
     p->between = 0;
     size_t rows = steps;
@@ -316,39 +326,38 @@ static int make_plan(const frnn_config *net, size_t steps, size_t batch, plan *p
 }
 
 frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch, size_t *size) {
-    frnn_status status = frnn_config_check(net);
+    size_t packed, state;
     plan p;
-    if (status != FRNN_OK || size == NULL)
+    if (frnn_config_check(net) != FRNN_OK || size == NULL)
         return FRNN_E_ARG;
-    if (!make_plan(net, steps, batch, &p))
+    if (!total(net, batch, &packed, &state) || !make_plan(net, steps, batch, &p))
         return FRNN_E_SIZE;
     *size = p.total;
     return FRNN_OK;
 }
 
+/* All that frnn_forward() is given; *state is then the header of the state. */
 static frnn_status check_run(const frnn_config *net, const void *packed, size_t packed_size,
-                             const frnn_run *run, frnn_header *state) {
-    size_t needed;
+                             const frnn_run *run, frnn_header *state, plan *p) {
+    size_t packed_needed, state_needed;
     frnn_header header;
-    frnn_status status = frnn_packed_size(net, &needed);
-    if (status == FRNN_OK)
-        status = frnn_buffer_check(packed, packed_size, needed);
+    if (frnn_config_check(net) != FRNN_OK || run == NULL || run->struct_size != sizeof *run)
+        return FRNN_E_ARG;
+    if (!total(net, run->batch, &packed_needed, &state_needed) ||
+        !make_plan(net, run->steps, run->batch, p))
+        return FRNN_E_SIZE;
+    frnn_status status = frnn_buffer_check(packed, packed_size, packed_needed);
     if (status != FRNN_OK)
         return status;
     memcpy(&header, packed, sizeof header);
-    if (header.magic != FRNN_MAGIC_PACKED || header.key != frnn_config_key(net) || run == NULL ||
-        run->struct_size != sizeof *run)
+    if (header.magic != FRNN_MAGIC_PACKED || header.key != frnn_config_key(net))
         return FRNN_E_ARG;
-    status = check_state(net, run->batch, run->state, run->state_size, state);
-    if (status == FRNN_OK)
-        status = frnn_scratch_size(net, run->steps, run->batch, &needed);
-    if (status != FRNN_OK)
-        return status;
-    if (needed > 0 && (status = frnn_buffer_check(run->scratch, run->scratch_size, needed)) != 0)
-        return status;
-    if (run->steps > 0 && run->batch > 0 && (run->x == NULL || run->y == NULL))
-        return FRNN_E_ARG;
-    return FRNN_OK;
+    status = check_header(net, run->batch, run->state, run->state_size, state_needed, state);
+    if (status == FRNN_OK && p->total > 0)
+        status = frnn_buffer_check(run->scratch, run->scratch_size, p->total);
+    if (status == FRNN_OK && run->steps > 0 && run->batch > 0 && (run->x == NULL || run->y == NULL))
+        status = FRNN_E_ARG;
+    return status;
 }
 
 /* One stretch of time through all layers. The strides of part.x and part.y are the caller's; the
@@ -393,7 +402,7 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
                          const frnn_run *run) {
     frnn_header header;
     plan p;
-    frnn_status status = check_run(net, packed, packed_size, run, &header);
+    frnn_status status = check_run(net, packed, packed_size, run, &header, &p);
     if (status != FRNN_OK)
         return status;
     frnn_part_run part_run = {
@@ -412,7 +421,6 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
         return FRNN_E_ISA;
     if (run->batch == 0)
         return FRNN_OK;
-    make_plan(net, run->steps, run->batch, &p);
     for (size_t begin = 0; begin < run->steps; begin += p.chunk)
         run_layers(net, &p, run, begin, frnn_min(p.chunk, run->steps - begin), &part_run);
     header.position = part_run.position;
