@@ -235,8 +235,9 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
  * true, false. batch_first only matters to Python. dtype is that of the tensors.
  *
  * The reader trusts nothing: unknown, missing, duplicate, overlapping or misplaced tensors, holes,
- * trailing bytes, unknown keys, wrong shapes, a header above FRNN_MODEL_MAX_HEADER bytes are
- * errors.
+ * trailing bytes, unknown keys, wrong shapes, retentions outside [0, 1], a header above
+ * FRNN_MODEL_MAX_HEADER bytes are errors. Names have no escapes and no control characters; metadata
+ * values may have escapes that stand for ASCII; the architecture is at most 1024 characters long.
  */
 #define FRNN_MODEL_MAX_HEADER  (256 * 1024)
 #define FRNN_MODEL_MAX_TENSORS 1024
@@ -286,7 +287,7 @@ frnn_status frnn_model_pack(const frnn_model *model, void *packed, size_t packed
 const char *frnn_isa_available(size_t index);
 
 /* The one in use: the first of the list, or the one that the environment variable FASTRNN_ISA
- * names. NULL if that is unknown or not available; every call then returns FRNN_E_ISA. */
+ * names. NULL if that is unknown or not available; whatever computes then returns FRNN_E_ISA. */
 const char *frnn_isa(void);
 
 /* Chooses one by name. Not while another thread is inside the library. */

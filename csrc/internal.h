@@ -43,7 +43,7 @@ typedef struct frnn_project {
 typedef struct frnn_step {
     size_t row_begin, row_end;
     size_t block_begin, block_end;
-    size_t hidden_size, blocks; /* of the whole layer */
+    size_t hidden_size;
     frnn_activation activation;
     int backwards;      /* visit the blocks from the last to the first: what the step before used
                            last is still in the cache */
@@ -55,6 +55,7 @@ typedef struct frnn_step {
     void *c;            /* [rows][ld] or NULL; may be c_prev */
     size_t ld;          /* blocks * 16 or more */
     void *gates;        /* [rows][blocks][gates][16]: the input part; garbage afterwards */
+    size_t gates_row;   /* elements from row to row of it */
     const void *x; /* [rows, input_size]: if not NULL, the input part is still to be computed */
     ptrdiff_t x_row;
     size_t input_size;
@@ -155,10 +156,15 @@ frnn_status frnn_buffer_check(const void *memory, size_t size, size_t needed);
 
 /* ---- Parts -------------------------------------------------------------------------------- */
 
+/* Rows of states and gates are a block longer than they need to be. Where rows are 4096 bytes apart
+ * all of them compete for the same few lines of the first cache. */
+#define FRNN_STAGGER FRNN_BLOCK
+
 /* A part is one layer in one direction; parts are numbered layer * D + direction. */
 typedef struct frnn_part {
     size_t input_size, hidden_size, blocks, gates;
-    size_t ld; /* elements of a row of state */
+    size_t width; /* units with their padding */
+    size_t ld;    /* elements from row to row of a state, see FRNN_STAGGER */
     /* Bytes from the start of the packed weights. */
     size_t w_ih, w_hh, bias, alpha;
     /* Bytes from the start of the state: h is a ring of two steps [2][batch][ld], c [batch][ld]. */

@@ -408,27 +408,23 @@ static const void **weight_pointer(frnn_weights *weights, role r) {
     }
 }
 
-/* The weights of `count` parts from number `first`, in one walk. */
-static frnn_status find_weights(const frnn_model *model, size_t first, size_t count,
-                                frnn_weights *weights) {
+/* The weights of part number `index`. */
+static frnn_status find_weights(const frnn_model *model, size_t index, frnn_weights *weights) {
     frnn_walk walk;
     frnn_tensor tensor;
     weight_id id;
     if (frnn_walk_begin(&walk, model->bytes, model->size, NULL) != FRNN_OK)
         return FRNN_E_FILE;
-    memset(weights, 0, count * sizeof *weights);
+    memset(weights, 0, sizeof *weights);
     while (frnn_walk_next(&walk, &tensor) > 0) {
         if (check_tensor(model, NULL, &tensor, &id) != FRNN_OK)
             return FRNN_E_FILE;
-        const size_t part = id.layer * model->config.num_directions + id.direction;
-        if (part >= first && part - first < count)
-            *weight_pointer(&weights[part - first], id.role) = tensor.data;
+        if (id.layer * model->config.num_directions + id.direction == index)
+            *weight_pointer(weights, id.role) = tensor.data;
     }
-    for (size_t i = 0; i < count; i++) {
-        for (role r = 0; r < ROLE_COUNT; r++) {
-            if (has_role(model, r) && *weight_pointer(&weights[i], r) == NULL)
-                return FRNN_E_FILE;
-        }
+    for (role r = 0; r < ROLE_COUNT; r++) {
+        if (has_role(model, r) && *weight_pointer(weights, r) == NULL)
+            return FRNN_E_FILE;
     }
     return FRNN_OK;
 }
@@ -438,7 +434,7 @@ frnn_status frnn_model_weights(const frnn_model *model, size_t layer, size_t dir
     if (model == NULL || weights == NULL || frnn_config_check(&model->config) != FRNN_OK ||
         layer >= model->config.num_layers || direction >= model->config.num_directions)
         return FRNN_E_ARG;
-    return find_weights(model, layer * model->config.num_directions + direction, 1, weights);
+    return find_weights(model, layer * model->config.num_directions + direction, weights);
 }
 
 frnn_status frnn_model_pack(const frnn_model *model, void *packed, size_t packed_size) {
@@ -450,7 +446,7 @@ frnn_status frnn_model_pack(const frnn_model *model, void *packed, size_t packed
         return status;
     for (size_t i = 0; i < net->num_layers * net->num_directions; i++) {
         frnn_weights weights;
-        status = find_weights(model, i, 1, &weights);
+        status = find_weights(model, i, &weights);
         if (status == FRNN_OK)
             status = frnn_pack_part(net, i, &weights, packed);
         if (status != FRNN_OK)

@@ -98,7 +98,7 @@ frnn_status frnn_pack_part(const frnn_config *net, size_t index, const frnn_weig
         pack_bias(&part, net->dtype, w, base + part.bias);
     }
     if (w->alpha != NULL) {
-        memset(base + part.alpha, 0, part.ld * itemsize);
+        memset(base + part.alpha, 0, part.width * itemsize);
         memcpy(base + part.alpha, w->alpha, net->hidden_size * itemsize);
     }
     return FRNN_OK;

@@ -16,7 +16,7 @@
 #define FOLD_ROWS   6
 
 static size_t gates_row(const frnn_part *part) {
-    return part->gates * part->ld;
+    return part->gates * part->width + FRNN_STAGGER;
 }
 
 /* Rows of gates that are held at a time when there are that many. */
@@ -87,7 +87,6 @@ void frnn_part_forward(const frnn_part_run *run) {
         .row_end = batch,
         .block_end = part->blocks,
         .hidden_size = part->hidden_size,
-        .blocks = part->blocks,
         .activation = run->activation,
         .w_hh = run->packed + part->w_hh,
         .alpha = frnn_cell_get(run->cell)->alpha ? run->packed + part->alpha : NULL,
@@ -99,6 +98,7 @@ void frnn_part_forward(const frnn_part_run *run) {
         .w_ih = run->packed + part->w_ih,
         .bias = run->packed + part->bias,
         .partial = partial,
+        .gates_row = gates_row(part),
         .y_row = run->y_row,
     };
     uint64_t position = run->position;

@@ -102,7 +102,8 @@ static frnn_part part_shape(const frnn_config *net, size_t layer) {
         .hidden_size = net->hidden_size,
         .blocks = frnn_blocks(net),
         .gates = frnn_cell_get(net->cell)->gates,
-        .ld = frnn_blocks(net) * FRNN_BLOCK,
+        .width = frnn_blocks(net) * FRNN_BLOCK,
+        .ld = frnn_blocks(net) * FRNN_BLOCK + FRNN_STAGGER,
     };
     return part;
 }
@@ -114,10 +115,10 @@ static int append_part(const frnn_config *net, size_t batch, size_t layer, frnn_
     const size_t itemsize = frnn_itemsize(net->dtype);
     const size_t ring = cell->gates > 0 ? 2 : 1;
     *part = part_shape(net, layer);
-    return append(packed, &part->w_ih, part->input_size, part->gates, part->ld, itemsize) &&
-           append(packed, &part->w_hh, part->hidden_size, part->gates, part->ld, itemsize) &&
-           append(packed, &part->bias, part->gates, part->ld, 1, itemsize) &&
-           append(packed, &part->alpha, cell->alpha != 0, part->ld, 1, itemsize) &&
+    return append(packed, &part->w_ih, part->input_size, part->gates, part->width, itemsize) &&
+           append(packed, &part->w_hh, part->hidden_size, part->gates, part->width, itemsize) &&
+           append(packed, &part->bias, part->gates, part->width, 1, itemsize) &&
+           append(packed, &part->alpha, cell->alpha != 0, part->width, 1, itemsize) &&
            append(state, &part->h, ring, batch, part->ld, itemsize) &&
            append(state, &part->c, cell->memory != 0, batch, part->ld, itemsize);
 }
@@ -271,19 +272,19 @@ static void derive_h(const frnn_config *net, const frnn_kernels *kernels, size_t
 
 frnn_status frnn_state_set(const frnn_config *net, size_t batch, void *state, size_t state_size,
                            size_t index, const void *values) {
-    frnn_status status = exchange(net, batch, state, state_size, index, NULL, values);
+    frnn_header header;
+    frnn_status status = check_state(net, batch, state, state_size, &header);
     if (status != FRNN_OK)
         return status;
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
-    if (cell->memory && cell->states == 1) {
-        const frnn_kernels *kernels = frnn_kernels_active(net->dtype);
-        if (kernels == NULL)
-            return FRNN_E_ISA;
-        frnn_header header;
-        memcpy(&header, state, sizeof header);
+    const frnn_kernels *kernels = frnn_kernels_active(net->dtype);
+    const int derived = cell->memory && cell->states == 1;
+    if (derived && kernels == NULL)
+        return FRNN_E_ISA;
+    status = exchange(net, batch, state, state_size, index, NULL, values);
+    if (status == FRNN_OK && derived)
         derive_h(net, kernels, batch, &header, state);
-    }
-    return FRNN_OK;
+    return status;
 }
 
 /* ---- Running ------------------------------------------------------------------------------ */

@@ -35,7 +35,7 @@
      ((gates) % (panels) == 0 || ((panels) % (gates) == 0 && (panels) <= 8 * (gates))))
 
 /* Bytes of weights that stay in L1 while all rows pass over them. */
-#define K_PIECE_BYTES 24576
+#define K_PIECE_BYTES 32768
 
 typedef struct product {
     size_t rows;
@@ -108,7 +108,8 @@ INLINE size_t tile_panels(const int gates, size_t rows, size_t panels) {
     if (panels == 12)
         TRY(12)
     TRY(8)
-    TRY(4) TRY(2)
+    TRY(4)
+    TRY(2)
 #undef TRY
         (void) rows;
     return 1;
@@ -125,7 +126,8 @@ INLINE void tile_choose(const int gates, size_t rows, size_t panels, const produ
         break;
 #define CASES(rows) CASE(rows, 1) CASE(rows, 2) CASE(rows, 4) CASE(rows, 8)
         CASES(1)
-        CASES(2) CASES(3) CASES(4) CASES(5) CASES(6) CASE(1, 12) CASE(2, 12)
+        CASES(2)
+        CASES(3) CASES(4) CASES(5) CASES(6) CASE(1, 12) CASE(2, 12)
 #undef CASES
 #undef CASE
             default : break;
@@ -257,7 +259,7 @@ static void project(const frnn_project *s) {
 INLINE void recur_group(const int gates, const frnn_step *s, size_t block, size_t panels) {
     static const real zeros[TILE_PANELS(1) * FRNN_BLOCK < 64 ? 64 : TILE_PANELS(1) * FRNN_BLOCK];
     const size_t w_block = s->hidden_size * (size_t)gates * FRNN_BLOCK;
-    const ptrdiff_t gates_row = (ptrdiff_t)(s->blocks * (size_t)gates * FRNN_BLOCK);
+    const ptrdiff_t gates_row = (ptrdiff_t)s->gates_row;
     real *out =
         (real *)s->gates + (ptrdiff_t)s->row_begin * gates_row + block * (size_t)gates * FRNN_BLOCK;
     const product p = {

@@ -116,10 +116,10 @@ static void test_changed(void) {
     CHECK(frnn_model_weights(&model, 1, 0, &weights) == FRNN_E_FILE, "no such layer");
     CHECK(frnn_model_pack(&model, packed, sizeof packed) == FRNN_E_FILE, "no such layer");
     model.config.num_layers = FRNN_MODEL_MAX_TENSORS / 2 + 1;
-    CHECK(frnn_model_pack(&model, packed, sizeof packed) == FRNN_E_ARG, "more layers");
+    CHECK(frnn_model_pack(&model, packed, sizeof packed) == FRNN_E_SPACE, "more layers");
     model.config.num_layers = (size_t)-1;
     model.config.num_directions = 2;
-    CHECK(frnn_model_pack(&model, packed, sizeof packed) == FRNN_E_ARG, "many layers");
+    CHECK(frnn_model_pack(&model, packed, sizeof packed) == FRNN_E_SIZE, "many layers");
     model.config = net;
     model.config.hidden_size = 2;
     CHECK(frnn_model_weights(&model, 0, 0, &weights) == FRNN_E_FILE, "other shapes");

@@ -27,7 +27,7 @@ typedef void (*units_function)(const units *u, frnn_activation activation);
 INLINE units units_at(const int gates, const frnn_step *s, size_t row, size_t block) {
     const size_t at = row * s->ld + block * FRNN_BLOCK;
     units u = {
-        .gates = (real *)s->gates + (row * s->blocks + block) * (size_t)gates * FRNN_BLOCK,
+        .gates = (real *)s->gates + row * s->gates_row + block * (size_t)gates * FRNN_BLOCK,
         .h_prev = (const real *)s->h_prev + at,
         .h = (real *)s->h + at,
     };
@@ -84,7 +84,7 @@ INLINE void step_input(const int gates, const frnn_step *s, size_t first, size_t
         for (size_t block = first; block < last; block++) {
             const real *bias = (const real *)s->bias + block * width;
             const real *w = (const real *)s->w_ih + block * s->input_size * width;
-            real *out = (real *)s->gates + (row * s->blocks + block) * width;
+            real *out = (real *)s->gates + row * s->gates_row + block * width;
             UNROLL for (int v = 0; v < gates * FRNN_BLOCK; v += VL) {
                 vreal sum = vload(bias + v);
                 for (size_t i = 0; i < s->input_size; i++)

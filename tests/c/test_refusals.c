@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the C library refuses, for every cell, dtype and instruction set, and that it leaves all
+ * memory alone then; the tables that it answers from.
+ */
+#define _DEFAULT_SOURCE /* mmap */
+
+#include "library_check.h"
+
+/* ---- What is refused ------------------------------------------------------------------------- */
+
+/* y, state, packed weights and scratch are write-protected here: an error changes nothing. */
+#define REFUSED(expected, ...)                                                                     \
+    do {                                                                                           \
+        frnn_config net = p.net;                                                                   \
+        frnn_run run = good;                                                                       \
+        frame packed = p.packed;                                                                   \
+        __VA_ARGS__;                                                                               \
+        CHECK(frnn_forward(&net, packed.at, packed.size, &run) == (expected));                     \
+    } while (0)
+#define STATE_REFUSED(expected, batch, at, size, index, values)                                    \
+    do {                                                                                           \
+        CHECK(frnn_state_get(&p.net, batch, at, size, index, values) == (expected));               \
+        CHECK(frnn_state_set(&p.net, batch, at, size, index, values) == (expected));               \
+    } while (0)
+#define NET_REFUSED(expected, ...)                                                                 \
+    do {                                                                                           \
+        frnn_config net = p.net;                                                                   \
+        __VA_ARGS__;                                                                               \
+        CHECK(frnn_config_check(&net) == ((expected) == FRNN_E_SIZE ? FRNN_OK : (expected)));      \
+        CHECK(frnn_packed_size(&net, &size) == (expected));                                        \
+        CHECK(frnn_state_size(&net, 0, &size) == (expected));                                      \
+        CHECK(frnn_scratch_size(&net, 1, 1, &size) == (expected));                                 \
+        CHECK(frnn_pack(&net, p.given, p.packed.at, p.packed.size) == (expected));                 \
+        CHECK(frnn_state_reset(&net, 2, state.at, state.size) == (expected));                      \
+        CHECK(frnn_state_get(&net, 2, state.at, state.size, 0, numbers) == (expected));            \
+        CHECK(frnn_state_set(&net, 2, state.at, state.size, 0, numbers) == (expected));            \
+        CHECK(frnn_forward(&net, p.packed.at, p.packed.size, &good) == (expected));                \
+    } while (0)
+#define WEIGHTS_REFUSED(member, value)                                                             \
+    do {                                                                                           \
+        frnn_weights weights[PARTS];                                                               \
+        memcpy(weights, p.given, sizeof weights);                                                  \
+        weights[p.parts - 1].member = (value);                                                     \
+        CHECK(frnn_pack(&p.net, p.given, spare.at, spare.size) == FRNN_OK);                        \
+        CHECK(frnn_pack(&p.net, weights, spare.at, spare.size) == FRNN_E_ARG);                     \
+        REFUSED(FRNN_E_ARG, packed = spare);                                                       \
+    } while (0)
+
+static void check_refusals(frnn_cell cell, frnn_dtype dtype, const char *isa) {
+    const frnn_cell_info *info = frnn_cell_get(cell);
+    const int gated = info->gates > 0;
+    frnn_config config = FRNN_CONFIG(cell, 5, 5), other;
+    config.dtype = dtype;
+    config.num_layers = config.num_directions = gated ? 2 : 1;
+    const problem p = problem_new(&config, 3, 2, 1);
+    size_t size = 0, more = 0;
+    CHECK(frnn_scratch_size(&p.net, 3, 2, &size) == FRNN_OK);
+    const frame state = state_new(&p, 2, &p.start), scratch = frame_new(size, FRNN_ALIGN);
+    const frame y = frame_new(6 * p.width * p.items, p.items),
+                raw = frame_new(state.size, FRNN_ALIGN);
+    const frame spare = frame_new(p.packed.size, FRNN_ALIGN),
+                stranger = frame_new(state.size, FRNN_ALIGN);
+    const frame *const locked[] = {&p.packed, &state, &scratch, &y, &raw};
+    for (size_t i = 0; i < 5; i++)
+        frame_protect(locked[i], PROT_READ);
+    void *const numbers = memory(2 * p.parts * 5 * p.items);
+    p.start.state[0][4] = -0.1;
+    put(p.items, numbers, p.start.state[0], 2 * p.parts * 5);
+    const frnn_run good = FRNN_RUN(&p.net, 3, 2, numbers, y.at, state.at, state.size,
+                                   size > 0 ? scratch.at : NULL, size);
+    snprintf(where, sizeof where, "refusals, %s %s f%zu", isa, info->name, 8 * p.items);
+
+    REFUSED(FRNN_E_ARG, run.struct_size--);
+    REFUSED(FRNN_E_ARG, run.x = NULL);
+    REFUSED(FRNN_E_ARG, run.y = NULL);
+    REFUSED(FRNN_E_ARG, run.state = NULL);
+    REFUSED(FRNN_E_ALIGN, run.state = state.at + 8);
+    REFUSED(FRNN_E_SPACE, run.state_size--);
+    REFUSED(FRNN_E_ARG, packed.at = NULL);
+    REFUSED(FRNN_E_ALIGN, packed.at += 32);
+    REFUSED(FRNN_E_SPACE, packed.size--);
+    REFUSED(FRNN_E_ARG, packed = spare);     /* never written */
+    REFUSED(FRNN_E_ARG, run.state = raw.at); /* likewise */
+    REFUSED(FRNN_E_ARG, run.batch = 1);      /* a state of two */
+    REFUSED(FRNN_E_SIZE, run.steps = SIZE_MAX);
+    REFUSED(FRNN_E_SIZE, run.batch = SIZE_MAX / 8);
+    if (gated) {
+        REFUSED(FRNN_E_ARG, run.scratch = NULL);
+        REFUSED(FRNN_E_ALIGN, run.scratch = scratch.at + 1);
+        REFUSED(FRNN_E_SPACE, run.scratch_size--);
+    }
+    CHECK(frnn_forward(NULL, p.packed.at, p.packed.size, &good) == FRNN_E_ARG);
+    CHECK(frnn_forward(&p.net, p.packed.at, p.packed.size, NULL) == FRNN_E_ARG);
+
+    /* another net, of the same sizes */
+    other = p.net;
+    other.hidden_size = other.input_size = 4;
+    CHECK(frnn_state_reset(&other, 2, stranger.at, stranger.size) == FRNN_OK);
+    REFUSED(FRNN_E_ARG, net = other; run.state = stranger.at);
+    REFUSED(FRNN_E_ARG, run.state = stranger.at);
+    STATE_REFUSED(FRNN_E_ARG, 2, stranger.at, stranger.size, 0, numbers);
+    STATE_REFUSED(FRNN_E_ARG, 2, raw.at, raw.size, 0, numbers);
+    STATE_REFUSED(FRNN_E_ARG, 2, NULL, state.size, 0, numbers);
+    STATE_REFUSED(FRNN_E_ARG, 2, state.at, state.size, 0, NULL);
+    STATE_REFUSED(FRNN_E_ARG, 2, state.at, state.size, info->states, numbers);
+    STATE_REFUSED(FRNN_E_ARG, 1, state.at, state.size, 0, numbers);
+    STATE_REFUSED(FRNN_E_ALIGN, 2, state.at + 8, state.size, 0, numbers);
+    STATE_REFUSED(FRNN_E_SPACE, 2, state.at, state.size - 1, 0, numbers);
+    CHECK(frnn_state_reset(&p.net, 2, NULL, state.size) == FRNN_E_ARG);
+    CHECK(frnn_state_reset(&p.net, 2, state.at + 8, state.size) == FRNN_E_ALIGN);
+    CHECK(frnn_state_reset(&p.net, 2, state.at, state.size - 1) == FRNN_E_SPACE);
+
+    CHECK(frnn_pack(&p.net, NULL, p.packed.at, p.packed.size) == FRNN_E_ARG);
+    CHECK(frnn_pack(&p.net, p.given, NULL, p.packed.size) == FRNN_E_ARG);
+    CHECK(frnn_pack(&p.net, p.given, p.packed.at + 8, p.packed.size) == FRNN_E_ALIGN);
+    CHECK(frnn_pack(&p.net, p.given, p.packed.at, p.packed.size - 1) == FRNN_E_SPACE);
+    if (gated) {
+        WEIGHTS_REFUSED(weight_ih, NULL);
+        WEIGHTS_REFUSED(weight_hh, NULL);
+    }
+    WEIGHTS_REFUSED(alpha, info->alpha ? NULL : numbers);
+    WEIGHTS_REFUSED(alpha, y.at);    /* NaN */
+    WEIGHTS_REFUSED(alpha, numbers); /* one is below 0 */
+
+    NET_REFUSED(FRNN_E_ARG, net.struct_size--);
+    for (int bad = -1; bad < 1000; bad += 500) {
+        NET_REFUSED(FRNN_E_ARG, net.cell = (frnn_cell)bad);
+        NET_REFUSED(FRNN_E_ARG, net.dtype = (frnn_dtype)bad);
+        NET_REFUSED(FRNN_E_ARG, net.activation = (frnn_activation)bad);
+    }
+    if (info->gates != 1)
+        NET_REFUSED(FRNN_E_ARG, net.activation = FRNN_RELU);
+    if (info->gates != 1 || !info->alpha)
+        NET_REFUSED(FRNN_E_ARG, net.activation = FRNN_IDENTITY);
+    NET_REFUSED(FRNN_E_ARG, net.input_size = 0);
+    NET_REFUSED(FRNN_E_ARG, net.hidden_size = 0);
+    NET_REFUSED(FRNN_E_ARG, net.num_layers = 0);
+    NET_REFUSED(FRNN_E_ARG, net.num_directions = 0);
+    NET_REFUSED(FRNN_E_ARG, net.num_directions = 3);
+    NET_REFUSED(FRNN_E_SIZE, net.input_size = net.hidden_size = SIZE_MAX);
+    NET_REFUSED(FRNN_E_SIZE, net.input_size = net.hidden_size = SIZE_MAX / 4 + 2);
+    if (gated) {
+        NET_REFUSED(FRNN_E_SIZE, net.input_size = SIZE_MAX / 8);
+        NET_REFUSED(FRNN_E_SIZE, net.hidden_size = SIZE_MAX / 64);
+        NET_REFUSED(FRNN_E_SIZE, net.num_layers = SIZE_MAX);
+        NET_REFUSED(FRNN_E_SIZE, net.num_layers = SIZE_MAX / 2 + 2); /* times 2 is 2 */
+    } else {
+        NET_REFUSED(FRNN_E_ARG, net.input_size = 4);
+        NET_REFUSED(FRNN_E_ARG, net.num_layers = 2);
+        NET_REFUSED(FRNN_E_ARG, net.num_directions = 2);
+    }
+    CHECK(frnn_packed_size(&p.net, NULL) == FRNN_E_ARG &&
+          frnn_packed_size(NULL, &more) == FRNN_E_ARG);
+    CHECK(frnn_state_size(&p.net, 2, NULL) == FRNN_E_ARG);
+    CHECK(frnn_state_size(&p.net, SIZE_MAX / 8, &more) == FRNN_E_SIZE);
+    CHECK(frnn_scratch_size(&p.net, 3, 2, NULL) == FRNN_E_ARG);
+    CHECK(frnn_scratch_size(&p.net, SIZE_MAX, SIZE_MAX, &more) == FRNN_E_SIZE);
+    CHECK(frnn_config_check(NULL) == FRNN_E_ARG && frnn_config_check(&p.net) == FRNN_OK);
+    CHECK(frnn_isa_set(NULL) == FRNN_E_ISA && frnn_isa_set("") == FRNN_E_ISA);
+    CHECK(frnn_isa_set("avx") == FRNN_E_ISA && frnn_isa_set("scalars") == FRNN_E_ISA);
+    CHECK(strcmp(frnn_isa(), isa) == 0);
+
+    frnn_run none = good; /* nothing to do is no error, and needs no arrays */
+    none.steps = 0, none.x = none.y = NULL;
+    frame_protect(&state, PROT_READ | PROT_WRITE);
+    void *const before = memory(state.size);
+    memcpy(before, state.at, state.size);
+    CHECK(frnn_forward(&p.net, p.packed.at, p.packed.size, &none) == FRNN_OK);
+    CHECK(memcmp(before, state.at, state.size) == 0 && filled(y.at, y.size));
+    for (size_t i = 0; i < 5; i++)
+        frame_free(locked[i]);
+    frame_free(&spare);
+    frame_free(&stranger);
+    memory_free();
+}
+
+/* While no instruction set is in use. */
+static void check_no_isa(void) {
+    const frnn_config net = FRNN_CONFIG(FRNN_CELL_LEAKY_POTENTIAL, 1, 1);
+    const problem p = problem_new(&net, 1, 1, 1);
+    const float one = 1;
+    float y = 5, u = 5;
+    size_t size = 0, scratch_size = 0;
+    CHECK(frnn_isa() == NULL && frnn_state_size(&net, 1, &size) == FRNN_OK);
+    CHECK(frnn_scratch_size(&net, 1, 1, &scratch_size) == FRNN_OK);
+    const frame state = frame_new(size, FRNN_ALIGN), scratch = frame_new(scratch_size, FRNN_ALIGN);
+    CHECK(frnn_state_reset(&net, 1, state.at, size) == FRNN_OK);
+    const frnn_run run = FRNN_RUN(&net, 1, 1, &one, &y, state.at, size, scratch.at, scratch_size);
+    CHECK(frnn_forward(&net, p.packed.at, p.packed.size, &run) == FRNN_E_ISA && y == 5);
+    CHECK(frnn_state_set(&net, 1, state.at, size, 0, &one) == FRNN_E_ISA);
+    CHECK(frnn_state_get(&net, 1, state.at, size, 0, &u) == FRNN_OK && u == 0);
+    frame_free(&p.packed);
+    frame_free(&state);
+    frame_free(&scratch);
+    memory_free();
+}
+
+/* ---- The rest ---------------------------------------------------------------------------------
+ */
+
+static void check_tables(void) {
+    static const frnn_cell_info expected[] = {{"lstm", 4, 2, 1, 0},
+                                              {"rnn", 1, 1, 0, 0},
+                                              {"leaky_rate", 1, 1, 0, 1},
+                                              {"leaky_potential", 1, 1, 1, 1},
+                                              {"leaky", 0, 1, 0, 1}};
+    snprintf(where, sizeof where, "tables");
+    for (int i = 0; i < FRNN_CELL_COUNT; i++) {
+        const frnn_cell_info *a = frnn_cell_get((frnn_cell)i), *b = &expected[i];
+        CHECK(strcmp(a->name, b->name) == 0 && a->gates == b->gates && a->states == b->states &&
+              a->memory == b->memory && a->alpha == b->alpha);
+    }
+    CHECK(frnn_cell_get(FRNN_CELL_COUNT) == NULL && frnn_cell_get((frnn_cell)-1) == NULL);
+    for (int i = FRNN_E_FILE; i <= FRNN_OK; i++)
+        for (int j = FRNN_E_FILE - 1; j < i; j++) /* the first is unknown */
+            CHECK(strcmp(frnn_strerror((frnn_status)i), frnn_strerror((frnn_status)j)) != 0);
+    CHECK(strlen(frnn_strerror((frnn_status)1)) > 0 && strlen(frnn_strerror(FRNN_OK)) > 0);
+    size_t count = 0;
+    while (frnn_isa_available(count) != NULL)
+        count++;
+    CHECK(count > 0 && strcmp(frnn_isa_available(count - 1), "scalar") == 0);
+    CHECK(frnn_isa_available(SIZE_MAX) == NULL);
+}
+
+int main(void) {
+    prepare();
+    setenv("FASTRNN_ISA", "none", 1);
+    check_no_isa();
+    check_tables();
+    for (size_t i = 0; frnn_isa_available(i) != NULL; i++) {
+        CHECK(frnn_isa_set(frnn_isa_available(i)) == FRNN_OK);
+        for (int cell = 0; cell < 2 * FRNN_CELL_COUNT; cell++)
+            check_refusals((frnn_cell)(cell / 2), (frnn_dtype)(cell % 2), frnn_isa());
+    }
+    return report();
+}
