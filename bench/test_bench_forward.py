@@ -48,7 +48,8 @@ def fastrnn_step() -> Callable[[], Any]:
 
 def torch_step() -> Callable[[], Any]:
     """One call of LSTMCell, which keeps its state."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     torch.set_num_threads(1)
     cell = torch.nn.LSTMCell(*STEP.shape[:2])
     cell.load_state_dict(
@@ -68,8 +69,6 @@ def torch_step() -> Callable[[], Any]:
 
 def onnxruntime_step() -> Callable[[], Any]:
     """One run of a model of one step with the state as input and output."""
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnx")
     session = onnxruntime_session(onnx_model(STEP, stateful=True), 1)
     x = STEP.x()
     h = c = np.zeros((1, 1, STEP.shape.hidden_size), np.float32)

@@ -6,6 +6,8 @@ from importlib import resources
 
 import numpy as np
 import pytest
+import sklearn.datasets
+import torch
 
 import fastrnn
 from fastrnn import demo
@@ -81,7 +83,6 @@ def test_progress_without_tqdm_draws_a_bar_and_removes_it(capsys, monkeypatch):
 
 
 def test_progress_with_tqdm(capsys):
-    pytest.importorskip("tqdm")
     assert list(demo.progress(range(3), 3, shown=True)) == [0, 1, 2]
     out, err = capsys.readouterr()
     assert out == ""
@@ -122,8 +123,7 @@ def test_sequences_are_rows_over_time(digits):
 
 
 def test_images_are_those_of_scikit_learn(digits):
-    datasets = pytest.importorskip("sklearn.datasets")
-    pixels, labels = datasets.load_digits(return_X_y=True)
+    pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
     known = {
         (image.tobytes(), label)
         for image, label in zip(pixels.astype(np.uint8), labels, strict=True)
@@ -135,7 +135,6 @@ def test_images_are_those_of_scikit_learn(digits):
 
 
 def test_torch_predicts_the_same(digits):
-    torch = pytest.importorskip("torch")
     net = torch.nn.LSTM(digits.lstm.input_size, digits.lstm.hidden_size)
     net.load_state_dict(
         {name: torch.tensor(value) for name, value in digits.lstm.parameters().items()}
