@@ -127,7 +127,8 @@ INLINE void tile_choose(const int gates, size_t rows, size_t panels, const produ
 #define CASES(rows) CASE(rows, 1) CASE(rows, 2) CASE(rows, 4) CASE(rows, 8)
         CASES(1)
         CASES(2)
-        CASES(3) CASES(4) CASES(5) CASES(6) CASE(1, 12) CASE(2, 12)
+        CASES(3)
+        CASES(4) CASES(5) CASES(6) CASE(1, 12) CASE(2, 12)
 #undef CASES
 #undef CASE
             default : break;
