@@ -34,7 +34,7 @@
     ((rows) <= TILE_ROWS && (panels) <= TILE_PANELS(rows) &&                                       \
      ((gates) % (panels) == 0 || ((panels) % (gates) == 0 && (panels) <= 8 * (gates))))
 
-/* Bytes of weights that stay in L1 while all rows pass over them. */
+/* Bytes of weights that all rows pass over before the next: about what the first cache holds. */
 #define K_PIECE_BYTES 32768
 
 typedef struct product {
@@ -99,20 +99,22 @@ INLINE void tile(const int rows, const int panels, const int gates, const produc
     }
 }
 
-/* The widest legal tile for that many panels. 12 are taken only where that ends the row: three even
- * steps beat a wide one and a rest. */
+INLINE int tile_fits(const int gates, size_t rows, size_t panels, size_t width) {
+    (void)rows; /* where all heights have one width */
+    return width <= panels && width <= (size_t)TILE_PANELS(rows) &&
+           TILE_LEGAL(1, width, (size_t)gates);
+}
+
+/* The widest legal tile for that many panels. 12 are taken only where they are all: even steps beat
+ * a wide one and a rest. */
 INLINE size_t tile_panels(const int gates, size_t rows, size_t panels) {
-#define TRY(n)                                                                                     \
-    if ((n) <= panels && (n) <= (size_t)TILE_PANELS(rows) && TILE_LEGAL(1, n, gates))              \
-        return n;
-    if (panels == 12)
-        TRY(12)
-    TRY(8)
-    TRY(4)
-    TRY(2)
-#undef TRY
-        (void) rows;
-    return 1;
+    if (panels == 12 && tile_fits(gates, rows, panels, 12))
+        return 12;
+    if (tile_fits(gates, rows, panels, 8))
+        return 8;
+    if (tile_fits(gates, rows, panels, 4))
+        return 4;
+    return tile_fits(gates, rows, panels, 2) ? 2 : 1;
 }
 
 /* Calls the tile of that size. */
@@ -125,13 +127,14 @@ INLINE void tile_choose(const int gates, size_t rows, size_t panels, const produ
                  TILE_LEGAL(rows, panels, gates) ? (panels) : 1, gates, p);                        \
         break;
 #define CASES(rows) CASE(rows, 1) CASE(rows, 2) CASE(rows, 4) CASE(rows, 8)
-        CASES(1)
-        CASES(2)
-        CASES(3)
-        CASES(4) CASES(5) CASES(6) CASE(1, 12) CASE(2, 12)
+        /* clang-format off */
+        CASES(1) CASES(2) CASES(3) CASES(4) CASES(5) CASES(6)
+        CASE(1, 12) CASE(2, 12)
+    default:
+        break;
+        /* clang-format on */
 #undef CASES
 #undef CASE
-            default : break;
     }
 }
 
