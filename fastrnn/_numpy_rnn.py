@@ -15,9 +15,7 @@ time-major x [T, B, I]. What a forward does about speed:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,26 +24,7 @@ Parameters = Mapping[str, np.ndarray]
 State = Any  # h [1, B, H], or (h, c)
 Forward = Callable[..., tuple[np.ndarray, State]]
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 _NAMES = {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "alpha_l0"}
-
-
-def child_environment(threads: int) -> dict[str, str]:
-    """Return the environment of a process in which NumPy's BLAS uses that many threads.
-
-    It cannot be told after NumPy is imported. A fair measurement needs it: on a busy machine a BLAS
-    with more threads than free cores is several times slower. The process imports the package of
-    this one, wherever it lies.
-    """
-    environment = os.environ | {name: str(threads) for name in _THREAD_VARIABLES}
-    path = [str(Path(__file__).absolute().parents[1]), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    return environment
 
 
 def numpy_lstm(parameters: Parameters) -> Forward:

@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 import fastrnn
-from fastrnn._numpy_rnn import Forward, child_environment, numpy_lstm
+from fastrnn._children import child_environment
+from fastrnn._numpy_rnn import Forward, numpy_lstm
 
 ACCURACY = 0.97  # what the net has to reach
 REPEATS = 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from typing import Any
 
 import numpy as np
@@ -36,15 +36,12 @@ def save(layer: Layer, path: str | os.PathLike[str]) -> None:
         RNN(3, 8)
     """
     data = dumps(layer)
-    folder, name = os.path.split(os.path.abspath(os.fspath(path)))
-    handle, temporary = tempfile.mkstemp(prefix=name + ".", dir=folder)
+    target = os.path.abspath(os.fspath(path))
+    temporary = f"{target}.{secrets.token_hex(4)}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)

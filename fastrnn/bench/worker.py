@@ -16,11 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._children import child_environment
 from .cases import Case
 from .limits import Limits
 from .peers import ENGINES, Call, case_of
@@ -28,12 +28,6 @@ from .peers import ENGINES, Call, case_of
 _BLOCK_SECONDS = 2e-4  # of calls timed together: far above the clock's grain, below a time slice
 _WARM_SECONDS = 2e-3  # a core that was idle, and caches that served another process
 _COMMAND = "from fastrnn.bench.worker import serve; serve()"
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 
 
 class WorkerError(RuntimeError):
@@ -45,16 +39,11 @@ class Worker:
 
     def __init__(self, engine: str, threads: int) -> None:
         self.engine, self.threads = engine, threads
-        # The package of this process, wherever the child would look: it may be a build in place.
-        package_root = str(Path(__file__).absolute().parents[2])
-        path = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {name: str(threads) for name in _THREAD_VARIABLES}
-        environment["PYTHONPATH"] = os.pathsep.join(path)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _COMMAND, engine, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=child_environment(threads),
         )
 
     def __enter__(self) -> Worker:
