@@ -459,19 +459,13 @@ cdef extern from *:
     #else
     #define FRNN_COMPILER "unknown"
     #endif
-    #if defined(Py_LIMITED_API)
-    #define FRNN_STABLE_ABI 1
-    #else
-    #define FRNN_STABLE_ABI 0
-    #endif
     """
     const char *FRNN_COMPILER
-    int FRNN_STABLE_ABI
 
 
 def build_info():
     """How this extension was built."""
-    return {"compiler": FRNN_COMPILER.decode(), "stable_abi": bool(FRNN_STABLE_ABI)}
+    return {"compiler": FRNN_COMPILER.decode()}
 
 
 def fma_flops(size_t n):
