@@ -9,6 +9,14 @@
 
 static char header[ROOM], tensors[ROOM];
 
+/* Field by field: the padding between them holds anything. */
+static int same_config(const frnn_config *a, const frnn_config *b) {
+    return a->struct_size == b->struct_size && a->cell == b->cell &&
+           a->activation == b->activation && a->dtype == b->dtype &&
+           a->input_size == b->input_size && a->hidden_size == b->hidden_size &&
+           a->num_layers == b->num_layers && a->num_directions == b->num_directions;
+}
+
 /* Every weight of a valid file is found where it lies. */
 static void check_net(const frnn_config *net, int bias) {
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
@@ -20,7 +28,7 @@ static void check_net(const frnn_config *net, int bias) {
     check_open(frnn_model_open, cell->name, size, NULL);
     if (frnn_model_open(&model, file, size) != FRNN_OK)
         return;
-    CHECK(memcmp(&model.config, net, sizeof *net) == 0, "%s: config", cell->name);
+    CHECK(same_config(&model.config, net), "%s: config", cell->name);
     CHECK(model.bias == (bias && cell->gates > 0) && model.batch_first == 1, "%s", cell->name);
     CHECK(model.bytes == file && model.size == size, "%s", cell->name);
 
