@@ -227,13 +227,11 @@ static size_t state_array(const frnn_config *net, const frnn_part *part, const f
     return part->h + slot * header->batch * part->ld * frnn_itemsize(net->dtype);
 }
 
-/* Copies one array between the state ([part][batch][ld]) and the caller's ([part, batch, H]). */
-static frnn_status exchange(const frnn_config *net, size_t batch, char *state, size_t state_size,
+/* Copies one array between a checked state ([part][batch][ld]) and the caller's ([part, batch, H]).
+ */
+static frnn_status exchange(const frnn_config *net, const frnn_header *header, char *state,
                             size_t index, void *to, const void *from) {
-    frnn_header header;
-    frnn_status status = check_state(net, batch, state, state_size, &header);
-    if (status != FRNN_OK)
-        return status;
+    const size_t batch = (size_t)header->batch;
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
     if (index >= cell->states || (to == NULL && from == NULL && batch > 0))
         return FRNN_E_ARG;
@@ -241,7 +239,7 @@ static frnn_status exchange(const frnn_config *net, size_t batch, char *state, s
     size_t at = 0;
     for (size_t p = 0; p < net->num_layers * net->num_directions; p++) {
         const frnn_part part = frnn_part_get(net, batch, p);
-        char *values = state + state_array(net, &part, &header, index);
+        char *values = state + state_array(net, &part, header, index);
         for (size_t b = 0; b < batch; b++, values += part.ld * itemsize, at += row) {
             if (to != NULL)
                 memcpy((char *)to + at, values, row);
@@ -254,8 +252,12 @@ static frnn_status exchange(const frnn_config *net, size_t batch, char *state, s
 
 frnn_status frnn_state_get(const frnn_config *net, size_t batch, const void *state,
                            size_t state_size, size_t index, void *values) {
+    frnn_header header;
+    const frnn_status status = check_state(net, batch, state, state_size, &header);
+    if (status != FRNN_OK)
+        return status;
     /* the cast is safe: nothing is written to the state when `to` is given */
-    return exchange(net, batch, (char *)(uintptr_t)state, state_size, index, values, NULL);
+    return exchange(net, &header, (char *)(uintptr_t)state, index, values, NULL);
 }
 
 /* Where the state of the caller is c alone, h follows from it. */
@@ -281,7 +283,7 @@ frnn_status frnn_state_set(const frnn_config *net, size_t batch, void *state, si
     const int derived = cell->memory && cell->states == 1;
     if (derived && kernels == NULL)
         return FRNN_E_ISA;
-    status = exchange(net, batch, state, state_size, index, NULL, values);
+    status = exchange(net, &header, state, index, NULL, values);
     if (status == FRNN_OK && derived)
         derive_h(net, kernels, batch, &header, state);
     return status;
