@@ -18,6 +18,8 @@
  *   scratch  one per call: contents are garbage before and after
  *   x, y     plain arrays of the caller, never read or written outside their elements
  *
+ * Training has two more, see there: what a forward saves for its backward, and the adjoint.
+ *
  * A whole program for a net of one LSTM layer:
  *
  *     frnn_config net = FRNN_CONFIG(FRNN_CELL_LSTM, 40, 128);
@@ -90,7 +92,7 @@ const char *frnn_strerror(frnn_status status);
  *   LEAKY            h = a * h + (1 - a) * x      (no weights; hidden_size equals input_size)
  */
 typedef enum frnn_cell {
-#define FRNN_CELL(ENUM, name, gates, states, memory, alpha) FRNN_CELL_##ENUM,
+#define FRNN_CELL(ENUM, name, gates, states, memory, alpha, history) FRNN_CELL_##ENUM,
 #include "cells.def"
 #undef FRNN_CELL
     FRNN_CELL_COUNT
@@ -103,6 +105,7 @@ typedef struct frnn_cell_info {
     size_t states;    /* state arrays of the caller: 1 (h, or u of the potential) or 2 (h, c) */
     int memory;       /* keeps a second array internally */
     int alpha;        /* takes frnn_weights.alpha */
+    int history;      /* training keeps c of every step, or h where there is no c */
 } frnn_cell_info;
 
 /* NULL if cell is not one of the enumerators. */
@@ -193,6 +196,8 @@ typedef struct frnn_run {
     size_t scratch_size;
     int parallel_time; /* LEAKY only: 1 splits the time axis over vector lanes; faster on few
                           channels, and free to differ in the last bits */
+    void *saved;       /* for frnn_backward(), or NULL: nothing of training is paid for */
+    size_t saved_size;
 } frnn_run;
 
 /* Contiguous time-major x and y. */
@@ -210,6 +215,8 @@ typedef struct frnn_run {
      (state_size),                                                                                 \
      (scratch),                                                                                    \
      (scratch_size),                                                                               \
+     0,                                                                                            \
+     NULL,                                                                                         \
      0}
 
 /* Bytes of scratch for a call of that many steps. Never falls with steps or batch, so that the
@@ -221,6 +228,120 @@ frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch
  * direction may be fed in pieces: the state carries over. */
 frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t packed_size,
                          const frnn_run *run);
+
+/* ---- Training ------------------------------------------------------------------------------ */
+
+/* Backpropagation through time, exact. A forward with frnn_run.saved keeps activated gates and c of
+ * every step; frnn_backward() goes over the same steps from the last to the first and finds, from
+ * the gradient dy of a loss with respect to y, those with respect to x, the state before the first
+ * step, and every parameter.
+ *
+ *     frnn_pack_back(&net, &w, packed_back, packed_back_size);         after every change of
+ * weights run.saved = saved, run.saved_size = saved_size;                  frnn_saved_size(...)
+ * bytes frnn_forward(&net, packed, packed_size, &run); frnn_adjoint_reset(&net, steps, batch,
+ * adjoint, adjoint_size); frnn_back back = FRNN_BACK(&net, steps, batch, x, dy, dx, saved,
+ * saved_size, adjoint, adjoint_size, scratch, scratch_size); back.gradients = gradients;
+ *     frnn_backward(&net, packed_back, packed_back_size, &back);
+ *
+ * The adjoint is the gradient with respect to the state: what frnn_state is to the forward. It is
+ * zero after a reset, may be set to what arrives at the state after the last step, and holds what
+ * leaves at the state before the first step when all is done.
+ *
+ * Long sequences. A net of one direction may be run forward in stretches, of which only the states
+ * between them are kept (a state may be copied with memcpy); then backwards stretch by stretch from
+ * the last one, each after a second forward that saves. One adjoint goes through all of them. The
+ * gradients are those of a single call, bit for bit, if every stretch but that at the beginning of
+ * the sequence is a multiple of frnn_checkpoint_unit() steps long.
+ *
+ * Numerics. Gradients of x and of the state have the same bits whatever the batch and the row in
+ * it. Gradients of parameters are sums over steps and rows: chains of fused multiply-adds over
+ * about 128 rows, added up over about 1024 rows, added up; the same bits for any instruction set
+ * and any checkpoints, but not for another batch size. A gradient that fades below 2^-100 (double:
+ * 2^-900) on its way through time becomes 0. The derivative of relu at 0 is 0.
+ */
+
+/* The weights as the backward reads them, as frnn_packed_size() and frnn_pack(). */
+frnn_status frnn_packed_back_size(const frnn_config *net, size_t *size);
+frnn_status frnn_pack_back(const frnn_config *net, const frnn_weights *weights, void *packed,
+                           size_t packed_size);
+
+/* Bytes that a forward of that many steps saves. */
+frnn_status frnn_saved_size(const frnn_config *net, size_t steps, size_t batch, size_t *size);
+
+/* Steps of the whole sequence, however many stretches it is cut into. Arrays as those of a state.
+ */
+frnn_status frnn_adjoint_size(const frnn_config *net, size_t steps, size_t batch, size_t *size);
+frnn_status frnn_adjoint_reset(const frnn_config *net, size_t steps, size_t batch, void *adjoint,
+                               size_t adjoint_size);
+frnn_status frnn_adjoint_get(const frnn_config *net, size_t steps, size_t batch,
+                             const void *adjoint, size_t adjoint_size, size_t index, void *values);
+frnn_status frnn_adjoint_set(const frnn_config *net, size_t steps, size_t batch, void *adjoint,
+                             size_t adjoint_size, size_t index, const void *values);
+
+size_t frnn_checkpoint_unit(size_t batch);
+
+/* Arrays for the gradients of one layer in one direction, of the shapes of frnn_weights; NULL where
+ * none is wanted. The gradients of both biases are equal. */
+typedef struct frnn_gradients {
+    void *weight_ih, *weight_hh, *bias_ih, *bias_hh, *alpha;
+} frnn_gradients;
+
+typedef struct frnn_back {
+    size_t struct_size; /* sizeof(frnn_back), set by FRNN_BACK */
+    size_t steps;       /* of this stretch: those of the forward that saved */
+    size_t total_steps; /* of the whole sequence */
+    size_t batch;
+    const void *x; /* as the forward had it; read for the gradients of parameters */
+    ptrdiff_t x_step, x_row;
+    const void *dy; /* [T, B, D * H], or NULL for zeros */
+    ptrdiff_t dy_step, dy_row;
+    size_t dy_begin; /* before this step dy is taken as zero, and not read */
+    void *dx;        /* [T, B, I], or NULL if not wanted; must not overlap x or dy */
+    ptrdiff_t dx_step, dx_row;
+    const void *saved; /* only read: it may be used again */
+    size_t saved_size;
+    void *adjoint;
+    size_t adjoint_size;
+    const frnn_gradients *gradients; /* [L * D], as the weights; or NULL. Complete after the last
+                                        call, garbage between */
+    int accumulate;                  /* 1: add to the gradients, 0: overwrite them */
+    void *scratch;
+    size_t scratch_size;
+} frnn_back;
+
+/* Contiguous time-major arrays, one call for the whole sequence, no gradients of parameters. */
+#define FRNN_BACK(net, steps, batch, x, dy, dx, saved, saved_size, adjoint, adjoint_size, scratch, \
+                  scratch_size)                                                                    \
+    {sizeof(frnn_back),                                                                            \
+     (steps),                                                                                      \
+     (steps),                                                                                      \
+     (batch),                                                                                      \
+     (x),                                                                                          \
+     (ptrdiff_t)((batch) * (net)->input_size),                                                     \
+     (ptrdiff_t)(net)->input_size,                                                                 \
+     (dy),                                                                                         \
+     (ptrdiff_t)((batch) * (net)->num_directions * (net)->hidden_size),                            \
+     (ptrdiff_t)((net)->num_directions * (net)->hidden_size),                                      \
+     0,                                                                                            \
+     (dx),                                                                                         \
+     (ptrdiff_t)((batch) * (net)->input_size),                                                     \
+     (ptrdiff_t)(net)->input_size,                                                                 \
+     (saved),                                                                                      \
+     (saved_size),                                                                                 \
+     (adjoint),                                                                                    \
+     (adjoint_size),                                                                               \
+     NULL,                                                                                         \
+     0,                                                                                            \
+     (scratch),                                                                                    \
+     (scratch_size)}
+
+/* Bytes of scratch for a backward call over that many steps. */
+frnn_status frnn_backward_scratch_size(const frnn_config *net, size_t steps, size_t batch,
+                                       size_t *size);
+
+/* One stretch backwards. All of it is checked first; after an error nothing has changed. */
+frnn_status frnn_backward(const frnn_config *net, const void *packed_back, size_t packed_back_size,
+                          const frnn_back *back);
 
 /* ---- Model files -------------------------------------------------------------------------- */
 

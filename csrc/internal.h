@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The private contract between the drivers (rnn.c, stack.c, scan.c, pack.c) and the kernels that
- * are compiled once per instruction set and dtype (simd/). Drivers know shapes, time and memory;
- * kernels know arithmetic. Everything that a kernel touches arrives in one struct.
+ * The private contract between the drivers (stack.c, rnn.c, scan.c, train.c, back.c, pack.c) and
+ * the kernels that are compiled once per instruction set and dtype (simd/). Drivers know shapes,
+ * time and memory; kernels know arithmetic. Everything that a kernel touches arrives in one struct.
  *
  * Packed weights. Units are taken in blocks of 16, the last one padded with zeros. A panel is the
  * 16 columns of one gate of one block; panels are interleaved along k so that one stream of memory
@@ -13,6 +13,11 @@
  * Gates scratch has the same order without k: gates[row][block][gate][16]. A kernel is handed
  * pointers to whole arrays and ranges of rows and blocks to work on, so that a caller may cut the
  * work along either without moving a bit.
+ *
+ * The backward multiplies gradients of pre-activations, which lie in the plain order dz[row][gate *
+ * hidden + unit], with the transposed matrices, one after the other for each gate:
+ *
+ *     w_back[gate][block][k][16]     k = 0 .. hidden - 1; blocks of inputs or of recurrent units
  */
 #ifndef FRNN_INTERNAL_H
 #define FRNN_INTERNAL_H
@@ -54,7 +59,8 @@ typedef struct frnn_step {
     const void *c_prev; /* [rows][ld] or NULL */
     void *c;            /* [rows][ld] or NULL; may be c_prev */
     size_t ld;          /* blocks * 16 or more */
-    void *gates;        /* [rows][blocks][gates][16]: the input part; garbage afterwards */
+    int save;           /* leave in gates what the backward needs, activated gates mostly */
+    void *gates;        /* [rows][blocks][gates][16]: the input part; garbage if not saved */
     size_t gates_row;   /* elements from row to row of it */
     const void *x; /* [rows, input_size]: if not NULL, the input part is still to be computed */
     ptrdiff_t x_row;
@@ -69,6 +75,66 @@ typedef struct frnn_step {
 /* Elements per row of partial sums: the widest group of panels whose product is cut along k. */
 #define FRNN_PARTIAL 64
 
+/* h once more from what training saved of a step; rows may lie at any distance. */
+typedef struct frnn_hidden {
+    size_t rows, blocks;
+    frnn_activation activation;
+    const void *gates; /* [rows][blocks][gates][16] */
+    ptrdiff_t gates_row;
+    const void *c; /* [rows][blocks * 16], or NULL */
+    ptrdiff_t c_row;
+    void *h; /* [rows][blocks * 16] */
+    ptrdiff_t h_row;
+} frnn_hidden;
+
+/* One step of one layer in one direction, backwards: dh += dz_next U, then the cell, from dh and dy
+ * to dz. */
+typedef struct frnn_step_back {
+    size_t row_begin, row_end;
+    size_t block_begin, block_end;
+    size_t hidden_size;
+    frnn_activation activation;
+    int backwards;
+    const void *w_hh;    /* [gates][blocks][hidden_size][16]: U transposed */
+    const void *alpha;   /* [blocks * 16] or NULL */
+    const void *dz_next; /* [rows][dz_row]: of the step after this, or NULL: dh is complete */
+    void *dz;            /* [rows][dz_row]; NULL: what is wanted is the gradient of the state */
+    size_t dz_row;
+    const void *dy; /* [rows, hidden_size] or NULL: zeros */
+    ptrdiff_t dy_row;
+    const void *gates; /* as saved */
+    size_t gates_row;
+    const void *c, *c_prev; /* [rows][ld]: as saved; h, h_prev where there is no c; or NULL */
+    void *dh;               /* [rows][ld]: the gradient that comes from later steps */
+    void *carry;            /* [rows][ld]: likewise, of c or the leaky average */
+    void *dalpha;           /* [rows][ld]: sums over time, or NULL */
+    size_t ld;
+    void *partial; /* [rows][FRNN_PARTIAL] */
+} frnn_step_back;
+
+/* out[r][p] = sum over gates of (sum over k of a[r][gate][k] * w[gate][p][k]). */
+typedef struct frnn_project_back {
+    size_t rows, k, blocks, gates;
+    const void *a; /* [rows][gates * k] */
+    ptrdiff_t a_row;
+    const void *w; /* [gates][blocks][k][16] */
+    void *out;     /* [rows][blocks * 16] */
+    ptrdiff_t out_row;
+    void *partial; /* [rows][FRNN_PARTIAL] */
+} frnn_project_back;
+
+/* c[i][j] (+)= sum over r of a[r][i] * b[r][j]: a sum of chains of `chain` rows each. */
+typedef struct frnn_outer {
+    size_t rows, chain;
+    size_t m, n;
+    const void *a; /* [rows][m] */
+    size_t a_row;
+    const void *b; /* [rows][n rounded up to 16]; NULL: ones, and n is 1 */
+    size_t b_row;
+    void *c; /* [m, n] */
+    int add; /* 0: c is overwritten */
+} frnn_outer;
+
 /* h = alpha * h + (1 - alpha) * x for each channel, over all steps of one sequence. */
 typedef struct frnn_scan {
     size_t steps, channels;
@@ -81,12 +147,38 @@ typedef struct frnn_scan {
     int parallel_time;
 } frnn_scan;
 
+/* The same backwards: g = dy + carry, dx = (1 - alpha) * g, carry = alpha * g. */
+typedef struct frnn_scan_back {
+    size_t steps, channels; /* steps: at most FRNN_SCAN_PIECE */
+    const void *x;
+    ptrdiff_t x_step;
+    const void *dy; /* or NULL: zeros */
+    ptrdiff_t dy_step;
+    size_t dy_begin; /* dy is zero before this step */
+    void *dx;        /* or NULL */
+    ptrdiff_t dx_step;
+    const void *alpha; /* [channels], padded to blocks of 16, as all that follow */
+    const void *h;     /* before the first step */
+    void *carry;
+    void *dalpha; /* += the sum over the steps */
+} frnn_scan_back;
+
+/* Training keeps the state of a leaky unit once in so many steps and computes it again between. */
+#define FRNN_SCAN_PIECE 64
+
 /* One instruction set and dtype. */
 typedef struct frnn_kernels {
     const char *isa;
     void (*project)(const frnn_project *project);
     void (*step[FRNN_CELL_COUNT])(const frnn_step *step);
     void (*scan)(const frnn_scan *scan);
+    void (*hidden[FRNN_CELL_COUNT])(const frnn_hidden *hidden);
+    void (*step_back[FRNN_CELL_COUNT])(const frnn_step_back *step);
+    void (*project_back)(const frnn_project_back *project);
+    void (*outer)(const frnn_outer *outer);
+    void (*scan_back)(const frnn_scan_back *scan);
+    /* to[i] += from[i] */
+    void (*add)(const void *from, void *to, size_t n);
     /* y[i] = f(x[i]); x may be y. The cells use the same code; tests and drivers come this way. */
     void (*exp)(const void *x, void *y, size_t n);
     void (*sigmoid)(const void *x, void *y, size_t n);
@@ -176,18 +268,58 @@ typedef struct frnn_part {
 typedef struct frnn_header {
     uint32_t magic;
     uint32_t key;      /* of the config, see frnn_config_key */
-    uint64_t batch;    /* states only */
-    uint64_t position; /* states only: steps done so far, which turns the ring */
+    uint64_t batch;    /* of states, adjoints and what is saved */
+    uint64_t position; /* steps done so far, which turns the ring of a state */
+    uint64_t steps;    /* of the whole sequence: adjoints; that were saved */
 } frnn_header;
 
-#define FRNN_MAGIC_PACKED 0x50724e4eu
-#define FRNN_MAGIC_STATE  0x53724e4eu
-#define FRNN_HEADER_SIZE  FRNN_ALIGN
+#define FRNN_MAGIC_PACKED      0x50724e4eu
+#define FRNN_MAGIC_STATE       0x53724e4eu
+#define FRNN_MAGIC_PACKED_BACK 0x42724e4eu
+#define FRNN_MAGIC_SAVED       0x54724e4eu
+#define FRNN_MAGIC_ADJOINT     0x41724e4eu
+#define FRNN_HEADER_SIZE       FRNN_ALIGN
 
 uint32_t frnn_config_key(const frnn_config *net);
 
 /* Where part number `index` lies, for a net whose sizes have been found to fit. O(1). */
 frnn_part frnn_part_get(const frnn_config *net, size_t batch, size_t index);
+
+/* Appends an array of a * b * c elements to the buffer that ends at *end, aligned; its start goes
+ * to *at. Returns 0 if the size does not fit, as all of these. */
+int frnn_append(size_t *end, size_t *at, size_t a, size_t b, size_t c, size_t itemsize);
+
+/* A net's buffers hold one stretch for each part. An append function lays out the part of a layer
+ * at the ends of two of them; frnn_layout does so for part number `index`, without going through
+ * those before it. The number after the last gives the sizes of the whole. */
+typedef int (*frnn_append_part)(const frnn_config *net, size_t steps, size_t batch, size_t layer,
+                                void *part, size_t *end, size_t *other_end);
+int frnn_layout(const frnn_config *net, size_t steps, size_t batch, size_t index,
+                frnn_append_part append, void *part, size_t *end, size_t *other_end);
+
+/* What a part is, without where it lies. */
+frnn_part frnn_part_shape(const frnn_config *net, size_t layer);
+
+/* Elements from row to row of gates. */
+size_t frnn_gates_row(const frnn_part *part);
+
+/* Where a part's share of what training saves lies, in bytes from its start; all have one size. */
+typedef struct frnn_saved {
+    size_t h0, c0; /* [batch][ld]: the state before the first step */
+    size_t gates;  /* [steps][batch][gates_row] */
+    size_t c;      /* [steps][batch][ld]: c, or h where there is no c; of leaky units one step in
+                      FRNN_SCAN_PIECE */
+    size_t size;
+} frnn_saved;
+
+int frnn_saved_layout(const frnn_config *net, size_t steps, size_t batch, frnn_saved *saved);
+
+/* FRNN_OK if the buffer begins with that header, `position` apart. */
+frnn_status frnn_header_check(const void *memory, uint32_t magic, const frnn_config *net,
+                              size_t batch, size_t steps, frnn_header *header);
+
+/* Whether the weights of a part are those that its cell has. */
+frnn_status frnn_weights_check(const frnn_config *net, const frnn_weights *weights);
 
 /* Packing: begin takes the buffer, and end marks it as complete; until then it is refused. */
 frnn_status frnn_pack_begin(const frnn_config *net, void *packed, size_t packed_size);
@@ -213,6 +345,10 @@ typedef struct frnn_part_run {
     ptrdiff_t y_step, y_row;
     char *scratch; /* frnn_part_scratch() bytes */
     int parallel_time;
+    char *saved; /* of all parts, or NULL */
+    const frnn_saved *layout;
+    size_t index; /* of the part */
+    size_t begin; /* of these steps in what is saved */
 } frnn_part_run;
 
 /* Bytes of scratch for a part; steps of the time chunk in which it projects its input. */
@@ -222,5 +358,47 @@ size_t frnn_part_chunk(const frnn_part *part, size_t itemsize, size_t batch);
 
 void frnn_part_forward(const frnn_part_run *run); /* rnn.c: cells with gates */
 void frnn_part_scan(const frnn_part_run *run);    /* scan.c: cells without */
+
+/* One part over a stretch of time, backwards: from the last step of the stretch to the first. */
+typedef struct frnn_part_back {
+    const frnn_kernels *kernels;
+    const frnn_part *part;
+    const frnn_saved *layout;
+    frnn_cell cell;
+    frnn_activation activation;
+    size_t itemsize;
+    size_t steps, batch;
+    int reverse;
+    const char *w_ih, *w_hh, *alpha; /* as the backward wants them */
+    const char *saved;               /* of this part */
+    const char *x;                   /* the input of layer 0 */
+    ptrdiff_t x_step, x_row;
+    const char *below[2]; /* above it: what the parts of the layer below saved, or NULL */
+    const char *dy;       /* or NULL */
+    ptrdiff_t dy_step, dy_row;
+    size_t dy_begin;
+    char *dx; /* or NULL */
+    ptrdiff_t dx_step, dx_row;
+    int dx_add;                      /* dx holds the other direction's share */
+    char *dh, *carry, *dalpha;       /* of the adjoint */
+    const frnn_gradients *gradients; /* or NULL */
+    frnn_gradients sums;             /* [like gradients]: of the rows of one FRNN_SUPER_ROWS */
+    int accumulate;
+    uint64_t position; /* steps that went before, nearer the end of the sequence */
+    int last;          /* no stretch follows */
+    char *scratch;     /* frnn_part_back_scratch() bytes */
+} frnn_part_back;
+
+/* Sums over rows are chains of about FRNN_SUM_ROWS rows, added up to sums of about FRNN_SUPER_ROWS
+ * rows, added up: the error grows with the length of each level only. In steps: */
+#define FRNN_SUM_ROWS   128
+#define FRNN_SUPER_ROWS 1024
+size_t frnn_sum_steps(size_t batch);
+size_t frnn_super_steps(size_t batch);
+
+int frnn_part_back_scratch(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
+                           size_t *size);
+void frnn_part_backward(const frnn_part_back *run);  /* back.c: cells with gates */
+void frnn_part_scan_back(const frnn_part_back *run); /* scan.c: cells without */
 
 #endif

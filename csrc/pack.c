@@ -58,7 +58,7 @@ static void pack_bias(const frnn_part *part, frnn_dtype dtype, const frnn_weight
             }
 }
 
-static frnn_status check(const frnn_config *net, const frnn_weights *w) {
+frnn_status frnn_weights_check(const frnn_config *net, const frnn_weights *w) {
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
     if (cell->gates > 0 && (w->weight_ih == NULL || w->weight_hh == NULL))
         return FRNN_E_ARG;
@@ -86,7 +86,7 @@ frnn_status frnn_pack_begin(const frnn_config *net, void *packed, size_t packed_
 
 frnn_status frnn_pack_part(const frnn_config *net, size_t index, const frnn_weights *w,
                            void *packed) {
-    const frnn_status status = check(net, w);
+    const frnn_status status = frnn_weights_check(net, w);
     if (status != FRNN_OK)
         return status;
     const size_t itemsize = frnn_itemsize(net->dtype);

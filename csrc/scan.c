@@ -4,11 +4,27 @@
  */
 #include "internal.h"
 
+/* In pieces, the state before each of which is kept for the backward. */
+static void scan_saved(const frnn_part_run *run, frnn_scan *scan, size_t b) {
+    const frnn_part *part = run->part;
+    const size_t width = part->width * run->itemsize, ld = part->ld * run->itemsize;
+    char *saved = run->saved + FRNN_HEADER_SIZE + run->layout->c + b * ld;
+    const size_t steps = scan->steps;
+    for (size_t begin = 0; begin < steps; begin += FRNN_SCAN_PIECE) {
+        scan->steps = frnn_min(FRNN_SCAN_PIECE, steps - begin);
+        memcpy(saved, scan->h, width);
+        run->kernels->scan(scan);
+        saved += run->batch * ld;
+        scan->x = (const char *)scan->x + FRNN_SCAN_PIECE * scan->x_step * (ptrdiff_t)run->itemsize;
+        scan->y = (char *)scan->y + FRNN_SCAN_PIECE * scan->y_step * (ptrdiff_t)run->itemsize;
+    }
+}
+
 void frnn_part_scan(const frnn_part_run *run) {
     const frnn_part *part = run->part;
     const ptrdiff_t itemsize = (ptrdiff_t)run->itemsize;
     for (size_t b = 0; b < run->batch; b++) {
-        const frnn_scan scan = {
+        frnn_scan scan = {
             .steps = run->steps,
             .channels = part->hidden_size,
             .x = run->x + (ptrdiff_t)b * run->x_row * itemsize,
@@ -19,6 +35,54 @@ void frnn_part_scan(const frnn_part_run *run) {
             .h = run->state + part->h + b * part->ld * run->itemsize,
             .parallel_time = run->parallel_time,
         };
-        run->kernels->scan(&scan);
+        if (run->saved == NULL)
+            run->kernels->scan(&scan);
+        else
+            scan_saved(run, &scan, b);
     }
+}
+
+/* All pieces of one sequence, from the last to the first. */
+static void scan_row_back(const frnn_part_back *run, size_t b) {
+    const frnn_part *part = run->part;
+    const ptrdiff_t itemsize = (ptrdiff_t)run->itemsize;
+    const size_t row = b * part->ld * run->itemsize;
+    const size_t state_bytes = run->batch * part->ld * run->itemsize;
+    for (size_t piece = (run->steps - 1) / FRNN_SCAN_PIECE + 1; piece-- > 0;) {
+        const size_t begin = piece * FRNN_SCAN_PIECE;
+        frnn_scan_back scan = {
+            .steps = frnn_min(FRNN_SCAN_PIECE, run->steps - begin),
+            .channels = part->hidden_size,
+            .x = run->x + ((ptrdiff_t)begin * run->x_step + (ptrdiff_t)b * run->x_row) * itemsize,
+            .x_step = run->x_step,
+            .dy_step = run->dy_step,
+            .dx_step = run->dx_step,
+            .alpha = run->alpha,
+            .h = run->saved + run->layout->c + piece * state_bytes + row,
+            .carry = run->carry + row,
+            .dalpha = run->dalpha,
+        };
+        if (run->dy != NULL && begin + scan.steps > run->dy_begin) {
+            scan.dy =
+                run->dy + ((ptrdiff_t)begin * run->dy_step + (ptrdiff_t)b * run->dy_row) * itemsize;
+            scan.dy_begin = run->dy_begin > begin ? run->dy_begin - begin : 0;
+        }
+        if (run->dx != NULL)
+            scan.dx =
+                run->dx + ((ptrdiff_t)begin * run->dx_step + (ptrdiff_t)b * run->dx_row) * itemsize;
+        run->kernels->scan_back(&scan);
+    }
+}
+
+void frnn_part_scan_back(const frnn_part_back *run) {
+    for (size_t b = 0; b < run->batch; b++)
+        scan_row_back(run, b);
+    if (!run->last || run->gradients == NULL || run->gradients->alpha == NULL)
+        return;
+    char *const alpha = run->gradients->alpha;
+    const size_t bytes = run->part->hidden_size * run->itemsize;
+    if (run->accumulate)
+        run->kernels->add(run->dalpha, alpha, run->part->hidden_size);
+    else
+        memcpy(alpha, run->dalpha, bytes);
 }

@@ -8,7 +8,8 @@
 /* ---- Nets --------------------------------------------------------------------------------- */
 
 static const frnn_cell_info cells[] = {
-#define FRNN_CELL(ENUM, name, gates, states, memory, alpha) {#name, gates, states, memory, alpha},
+#define FRNN_CELL(ENUM, name, gates, states, memory, alpha, history)                               \
+    {#name, gates, states, memory, alpha, history},
 #include "cells.def"
 #undef FRNN_CELL
 };
@@ -84,9 +85,7 @@ frnn_status frnn_buffer_check(const void *memory, size_t size, size_t needed) {
     return size < needed ? FRNN_E_SPACE : FRNN_OK;
 }
 
-/* Appends an array of a * b * c elements to the buffer that ends at *end, aligned; its start goes
- * to *at. */
-static int append(size_t *end, size_t *at, size_t a, size_t b, size_t c, size_t itemsize) {
+int frnn_append(size_t *end, size_t *at, size_t a, size_t b, size_t c, size_t itemsize) {
     size_t bytes = a;
     *at = *end;
     if (!frnn_mul(&bytes, b) || !frnn_mul(&bytes, c) || !frnn_mul(&bytes, itemsize) ||
@@ -95,8 +94,7 @@ static int append(size_t *end, size_t *at, size_t a, size_t b, size_t c, size_t 
     return frnn_add(end, bytes / FRNN_ALIGN * FRNN_ALIGN) && *end <= PTRDIFF_MAX;
 }
 
-/* What a part is, without where it lies. */
-static frnn_part part_shape(const frnn_config *net, size_t layer) {
+frnn_part frnn_part_shape(const frnn_config *net, size_t layer) {
     const frnn_part part = {
         .input_size = frnn_layer_input(net, layer),
         .hidden_size = net->hidden_size,
@@ -109,44 +107,45 @@ static frnn_part part_shape(const frnn_config *net, size_t layer) {
 }
 
 /* Appends one part to the buffers that end at *packed and *state. */
-static int append_part(const frnn_config *net, size_t batch, size_t layer, frnn_part *part,
+static int append_part(const frnn_config *net, size_t steps, size_t batch, size_t layer, void *to,
                        size_t *packed, size_t *state) {
+    frnn_part *part = to;
+    (void)steps;
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
     const size_t itemsize = frnn_itemsize(net->dtype);
     const size_t ring = cell->gates > 0 ? 2 : 1;
-    *part = part_shape(net, layer);
-    return append(packed, &part->w_ih, part->input_size, part->gates, part->width, itemsize) &&
-           append(packed, &part->w_hh, part->hidden_size, part->gates, part->width, itemsize) &&
-           append(packed, &part->bias, part->gates, part->width, 1, itemsize) &&
-           append(packed, &part->alpha, cell->alpha != 0, part->width, 1, itemsize) &&
-           append(state, &part->h, ring, batch, part->ld, itemsize) &&
-           append(state, &part->c, cell->memory != 0, batch, part->ld, itemsize);
+    *part = frnn_part_shape(net, layer);
+    return frnn_append(packed, &part->w_ih, part->input_size, part->gates, part->width, itemsize) &&
+           frnn_append(packed, &part->w_hh, part->hidden_size, part->gates, part->width,
+                       itemsize) &&
+           frnn_append(packed, &part->bias, part->gates, part->width, 1, itemsize) &&
+           frnn_append(packed, &part->alpha, cell->alpha != 0, part->width, 1, itemsize) &&
+           frnn_append(state, &part->h, ring, batch, part->ld, itemsize) &&
+           frnn_append(state, &part->c, cell->memory != 0, batch, part->ld, itemsize);
 }
 
 static int advance(size_t *end, size_t count, size_t size) {
     return frnn_mul(&size, count) && frnn_add(end, size) && *end <= PTRDIFF_MAX;
 }
 
-/* Lays out part number `index`: fills *part, and sets *packed_size and *state_size to where it
- * ends. The number after the last fills nothing of use and gives the sizes of the whole. All parts
- * of layer 0 have one size, all others another. Returns 0 if a size does not fit. */
-static int layout(const frnn_config *net, size_t batch, size_t index, frnn_part *part,
-                  size_t *packed_size, size_t *state_size) {
+int frnn_layout(const frnn_config *net, size_t steps, size_t batch, size_t index,
+                frnn_append_part append, void *part, size_t *end, size_t *other_end) {
     const size_t D = net->num_directions, first = frnn_min(index, D), rest = index - first;
-    *packed_size = *state_size = FRNN_HEADER_SIZE;
+    *end = *other_end = FRNN_HEADER_SIZE;
     /* Sizes that are multiplied below stay within size_t: D is at most 2. */
     if (net->hidden_size > SIZE_MAX / 64)
         return 0;
+    /* All parts of layer 0 have one size, all others another. */
     for (size_t layer = 0; layer < (rest > 0 ? 2 : 1); layer++) {
-        size_t packed = 0, state = 0;
-        if (!append_part(net, batch, layer, part, &packed, &state) ||
-            !advance(packed_size, layer == 0 ? first : rest, packed) ||
-            !advance(state_size, layer == 0 ? first : rest, state))
+        size_t size = 0, other_size = 0;
+        if (!append(net, steps, batch, layer, part, &size, &other_size) ||
+            !advance(end, layer == 0 ? first : rest, size) ||
+            !advance(other_end, layer == 0 ? first : rest, other_size))
             return 0;
     }
     if (index / D >= net->num_layers)
         return 1;
-    return append_part(net, batch, index / D, part, packed_size, state_size);
+    return append(net, steps, batch, index / D, part, end, other_end);
 }
 
 /* The sizes of the whole net; 0 on overflow. */
@@ -154,13 +153,13 @@ static int total(const frnn_config *net, size_t batch, size_t *packed_size, size
     frnn_part unused;
     size_t parts = net->num_layers;
     return frnn_mul(&parts, net->num_directions) &&
-           layout(net, batch, parts, &unused, packed_size, state_size);
+           frnn_layout(net, 0, batch, parts, append_part, &unused, packed_size, state_size);
 }
 
 frnn_part frnn_part_get(const frnn_config *net, size_t batch, size_t index) {
     frnn_part part = {0};
     size_t packed, state;
-    layout(net, batch, index, &part, &packed, &state);
+    frnn_layout(net, 0, batch, index, append_part, &part, &packed, &state);
     return part;
 }
 
@@ -305,7 +304,7 @@ typedef struct plan {
 static int make_plan(const frnn_config *net, size_t steps, size_t batch, plan *p) {
     const size_t itemsize = frnn_itemsize(net->dtype);
     /* Layers differ in their input only, which scratch does not hold: any part will do. */
-    const frnn_part part = part_shape(net, 0);
+    const frnn_part part = frnn_part_shape(net, 0);
     p->chunk = steps;
     p->between = 0;
     size_t rows = steps;
@@ -319,7 +318,7 @@ static int make_plan(const frnn_config *net, size_t steps, size_t batch, plan *p
                    ? frnn_min(rows, frnn_max(batch, frnn_part_chunk(&part, itemsize, 1)))
                    : rows;
         size_t end = 0, at;
-        if (!append(&end, &at, rows, net->num_directions, net->hidden_size, itemsize))
+        if (!frnn_append(&end, &at, rows, net->num_directions, net->hidden_size, itemsize))
             return 0;
         p->between = end;
     }
@@ -339,9 +338,19 @@ frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch
     return FRNN_OK;
 }
 
+/* What a training run writes; *saved is then its layout. */
+static frnn_status check_saved(const frnn_config *net, const frnn_run *run, frnn_saved *saved) {
+    size_t needed;
+    const frnn_status status = frnn_saved_size(net, run->steps, run->batch, &needed);
+    if (status != FRNN_OK)
+        return status;
+    frnn_saved_layout(net, run->steps, run->batch, saved);
+    return frnn_buffer_check(run->saved, run->saved_size, needed);
+}
+
 /* All that frnn_forward() is given; *state is then the header of the state. */
 static frnn_status check_run(const frnn_config *net, const void *packed, size_t packed_size,
-                             const frnn_run *run, frnn_header *state, plan *p) {
+                             const frnn_run *run, frnn_header *state, frnn_saved *saved, plan *p) {
     size_t packed_needed, state_needed;
     frnn_header header;
     if (frnn_config_check(net) != FRNN_OK || run == NULL || run->struct_size != sizeof *run)
@@ -358,6 +367,8 @@ static frnn_status check_run(const frnn_config *net, const void *packed, size_t 
     status = check_header(net, run->batch, run->state, run->state_size, state_needed, state);
     if (status == FRNN_OK && p->total > 0)
         status = frnn_buffer_check(run->scratch, run->scratch_size, p->total);
+    if (status == FRNN_OK && run->saved != NULL)
+        status = check_saved(net, run, saved);
     if (status == FRNN_OK && run->steps > 0 && run->batch > 0 && (run->x == NULL || run->y == NULL))
         status = FRNN_E_ARG;
     return status;
@@ -372,6 +383,7 @@ static void run_layers(const frnn_config *net, const plan *p, const frnn_run *ru
     const ptrdiff_t width = (ptrdiff_t)(D * net->hidden_size);
     char *const between = (char *)run->scratch + p->part;
     part_run->steps = steps;
+    part_run->begin = begin;
     part_run->x = (const char *)run->x + (ptrdiff_t)begin * run->x_step * itemsize;
     part_run->x_step = run->x_step;
     part_run->x_row = run->x_row;
@@ -387,6 +399,7 @@ static void run_layers(const frnn_config *net, const plan *p, const frnn_run *ru
         for (size_t direction = 0; direction < D; direction++) {
             const frnn_part part = frnn_part_get(net, run->batch, layer * D + direction);
             part_run->part = &part;
+            part_run->index = layer * D + direction;
             part_run->reverse = direction == 1;
             part_run->y = output + direction * net->hidden_size * part_run->itemsize;
             if (part.gates > 0)
@@ -404,8 +417,9 @@ static void run_layers(const frnn_config *net, const plan *p, const frnn_run *ru
 frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t packed_size,
                          const frnn_run *run) {
     frnn_header header;
+    frnn_saved layout;
     plan p;
-    frnn_status status = check_run(net, packed, packed_size, run, &header, &p);
+    frnn_status status = check_run(net, packed, packed_size, run, &header, &layout, &p);
     if (status != FRNN_OK)
         return status;
     frnn_part_run part_run = {
@@ -419,9 +433,18 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
         .position = header.position,
         .scratch = run->scratch,
         .parallel_time = run->parallel_time,
+        .saved = run->saved,
+        .layout = &layout,
     };
     if (part_run.kernels == NULL)
         return FRNN_E_ISA;
+    if (run->saved != NULL) {
+        const frnn_header saved = {.magic = FRNN_MAGIC_SAVED,
+                                   .key = frnn_config_key(net),
+                                   .batch = run->batch,
+                                   .steps = run->steps};
+        memcpy(run->saved, &saved, sizeof saved);
+    }
     if (run->batch == 0)
         return FRNN_OK;
     for (size_t begin = 0; begin < run->steps; begin += p.chunk)

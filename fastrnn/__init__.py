@@ -21,6 +21,7 @@ from .layers import LSTM, RNN, LeakyRNN
 from .leaky import Leaky, leaky
 from .stream import Stream
 from .threads import get_num_threads, set_num_threads
+from .training import Gradients, Tape
 
 if isa() is None:
     raise ImportError(
@@ -32,9 +33,11 @@ __version__ = _version()
 __all__ = [
     "LSTM",
     "RNN",
+    "Gradients",
     "Leaky",
     "LeakyRNN",
     "Stream",
+    "Tape",
     "available_isas",
     "get_num_threads",
     "init",

@@ -21,6 +21,7 @@ from ._arrays import (
     describe,
 )
 from .stream import Stream
+from .training import Gradients, Tape, backward, forward_train
 
 State = Array | tuple[Array, Array]
 
@@ -121,8 +122,8 @@ class Layer:
             self._set_parameter(name, value)
         return missing, unexpected
 
-    def _weights(self) -> list[tuple[Array | None, ...]]:
-        """The parameters in the order of the C library: one tuple per layer and direction."""
+    def _in_parts(self, arrays: Mapping[str, Array]) -> list[tuple[Array | None, ...]]:
+        """Arrays by parameter name in the order of the C library: a tuple per layer, direction."""
         raise NotImplementedError
 
     def _check_sizes(self) -> _core.Net:
@@ -141,7 +142,7 @@ class Layer:
         """The net with packed weights, packed again if a parameter has changed."""
         with self._lock:
             if self._packed is None:
-                self._packed = self._check_sizes().pack(self._weights())
+                self._packed = self._check_sizes().pack(self._in_parts(self._parameters))
             return self._packed
 
     # ---- Calls
@@ -173,6 +174,74 @@ class Layer:
             result = net.call(x, state, out, self.batch_first, self._parallel_time)
             assert result is not None
         return result
+
+    def forward_train(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        out: Array | None = None,
+        checkpoint: int | str | None = None,
+    ) -> tuple[Array, State, Tape]:
+        """Runs whole sequences as a call does, bit for bit, and keeps what `backward` needs.
+
+        Args:
+            x, state, out: as of a call. The tape refers to x, which must not change before the
+                backward; y may.
+            checkpoint: None keeps the activations of every step (for LSTM 5 H values). A number k
+                keeps the state before every k-th step, from which the backward runs the steps once
+                more: less memory for about a third more time, and the same gradients, bit for bit.
+                k is rounded up to whole blocks of 128 rows of the batch. "auto" takes k near
+                sqrt(T).
+
+        Returns:
+            y and the state as of a call, and a tape for any number of calls of `backward`.
+
+        Raises:
+            TypeError, ValueError: if an argument does not fit; nothing has been computed then.
+
+        Source: Chen et al. (2016) for checkpoints.
+        """
+        return forward_train(self, x, state, out, checkpoint)
+
+    def backward(
+        self,
+        tape: Tape,
+        dy: Any,
+        dstate: Any = None,
+        *,
+        out: Mapping[str, Array] | None = None,
+        need_x: bool = True,
+        need_params: bool = True,
+    ) -> Gradients:
+        """Backpropagation through time: the exact gradients of a loss.
+
+        Args:
+            tape: of a `forward_train` of this layer; the parameters are those of that call.
+            dy: the gradient of the loss with respect to y, in y's shape; or without the axis of
+                time, [B, D * H] ([D * H] for one sequence), if the loss sees only the output of
+                the last time step; or None for zeros.
+            dstate: likewise of the final state, in its form; an entry or all of it may be None.
+            out: arrays by parameter name, to which the gradients are added.
+            need_x, need_params: whether these gradients are wanted.
+
+        Returns:
+            `x`, `state` and `params` by name, with the shapes of what they belong to.
+
+        Raises:
+            TypeError, ValueError: if an argument does not fit; nothing has been computed then.
+
+        Source: Werbos (1990).
+
+        Example:
+            >>> from fastrnn import LSTM
+            >>> lstm = LSTM(3, 8, seed=0)
+            >>> y, state, tape = lstm.forward_train(np.ones((5, 2, 3), np.float32))
+            >>> g = lstm.backward(tape, y)  # of the loss (y ** 2).sum() / 2
+            >>> g.x.shape, g.params["weight_hh_l0"].shape
+            ((5, 2, 3), (32, 8))
+        """
+        return backward(self, tape, dy, dstate, out, need_x, need_params)
 
     def _state_shape(self, batch: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a state array; batch is (B,), or () for one unbatched sequence."""

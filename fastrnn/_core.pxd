@@ -1,6 +1,6 @@
 # The C library as Cython sees it; csrc/fastrnn.h is the manual.
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 cdef extern from "internal.h" nogil:
     ctypedef enum frnn_status:
@@ -21,7 +21,7 @@ cdef extern from "internal.h" nogil:
     ctypedef struct frnn_cell_info:
         const char *name
         size_t gates, states
-        int memory, alpha
+        int memory, alpha, history
 
     ctypedef struct frnn_config:
         size_t struct_size
@@ -48,6 +48,33 @@ cdef extern from "internal.h" nogil:
         void *scratch
         size_t scratch_size
         int parallel_time
+        void *saved
+        size_t saved_size
+
+    ctypedef struct frnn_gradients:
+        void *weight_ih
+        void *weight_hh
+        void *bias_ih
+        void *bias_hh
+        void *alpha
+
+    ctypedef struct frnn_back:
+        size_t struct_size, steps, total_steps, batch
+        const void *x
+        ptrdiff_t x_step, x_row
+        const void *dy
+        ptrdiff_t dy_step, dy_row
+        size_t dy_begin
+        void *dx
+        ptrdiff_t dx_step, dx_row
+        const void *saved
+        size_t saved_size
+        void *adjoint
+        size_t adjoint_size
+        const frnn_gradients *gradients
+        int accumulate
+        void *scratch
+        size_t scratch_size
 
     ctypedef struct frnn_tensor:
         const char *name
@@ -70,10 +97,28 @@ cdef extern from "internal.h" nogil:
 
     const char *frnn_strerror(frnn_status status)
     const frnn_cell_info *frnn_cell_get(frnn_cell cell)
+    uint32_t frnn_config_key(const frnn_config *net)
     frnn_status frnn_config_check(const frnn_config *net)
     frnn_status frnn_packed_size(const frnn_config *net, size_t *size)
     frnn_status frnn_pack(const frnn_config *net, const frnn_weights *weights, void *packed,
                           size_t packed_size)
+    frnn_status frnn_packed_back_size(const frnn_config *net, size_t *size)
+    frnn_status frnn_pack_back(const frnn_config *net, const frnn_weights *weights, void *packed,
+                               size_t packed_size)
+    frnn_status frnn_saved_size(const frnn_config *net, size_t steps, size_t batch, size_t *size)
+    frnn_status frnn_adjoint_size(const frnn_config *net, size_t steps, size_t batch,
+                                  size_t *size)
+    frnn_status frnn_adjoint_reset(const frnn_config *net, size_t steps, size_t batch,
+                                   void *adjoint, size_t size)
+    frnn_status frnn_adjoint_get(const frnn_config *net, size_t steps, size_t batch,
+                                 const void *adjoint, size_t size, size_t index, void *values)
+    frnn_status frnn_adjoint_set(const frnn_config *net, size_t steps, size_t batch, void *adjoint,
+                                 size_t size, size_t index, const void *values)
+    size_t frnn_checkpoint_unit(size_t batch)
+    frnn_status frnn_backward_scratch_size(const frnn_config *net, size_t steps, size_t batch,
+                                           size_t *size)
+    frnn_status frnn_backward(const frnn_config *net, const void *packed, size_t packed_size,
+                              const frnn_back *back)
     frnn_status frnn_state_size(const frnn_config *net, size_t batch, size_t *size)
     frnn_status frnn_state_reset(const frnn_config *net, size_t batch, void *state, size_t size)
     frnn_status frnn_state_get(const frnn_config *net, size_t batch, const void *state,

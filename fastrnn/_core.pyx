@@ -6,6 +6,8 @@ what memory safety needs: format, sizes, strides and alignment of every buffer. 
 plain objects through the buffer protocol, which costs a third of a typed memoryview argument.
 """
 
+import math
+
 import numpy
 
 from cpython.buffer cimport (
@@ -13,6 +15,7 @@ from cpython.buffer cimport (
 )
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uintptr_t
+from libc.string cimport memcpy
 
 # A call that does less than this keeps the GIL: giving it up and back costs as much as the work.
 cdef double GIL_FLOPS = 2e4
@@ -44,8 +47,9 @@ cdef class Net:
     cdef frnn_config config
     cdef readonly size_t gates, states
     cdef object dtype
-    cdef Memory packed
-    cdef list spare           # workspaces of calls that are over, for the next ones
+    cdef Memory packed, packed_back
+    cdef list weights         # as given to pack(), for packed_back
+    cdef list spare, spare_back   # workspaces of calls that are over, for the next ones
     cdef double step_flops    # work of one step of one sequence
 
     def __init__(self, str cell, str activation, str dtype, size_t input_size,
@@ -65,7 +69,7 @@ cdef class Net:
         self.gates = info.gates
         self.states = info.states
         self.dtype = numpy.dtype(dtype)
-        self.spare = []
+        self.spare, self.spare_back = [], []
         self.step_flops = 2.0 * num_layers * num_directions * (
             self.gates * hidden_size * (<double> input_size + hidden_size) + hidden_size)
 
@@ -74,34 +78,57 @@ cdef class Net:
         layer by layer, forward before reverse. Returns a new Net."""
         cdef Net net = Net.__new__(Net)
         cdef size_t size
-        cdef frnn_weights *w
-        cdef const void **field
-        cdef size_t parts = self.config.num_layers * self.config.num_directions
-        if <size_t> len(weights) != parts:
-            raise ValueError(f"weights: expected {parts} parts, got {len(weights)}")
         net.config = self.config
         net.gates, net.states, net.step_flops = self.gates, self.states, self.step_flops
-        net.dtype, net.spare = self.dtype, []
+        net.dtype, net.spare, net.spare_back = self.dtype, [], []
+        net.weights = weights
         check(frnn_packed_size(&self.config, &size), "weights")
         net.packed = Memory(size)
-        table = Memory(parts * sizeof(frnn_weights))
-        w = <frnn_weights *> table.address
         views = []
+        table = self.array_table("weights", weights, views, False)
+        check(frnn_pack(&self.config, <const frnn_weights *> table.address, net.packed.address,
+                        size), "weights")
+        return net
+
+    cdef Memory array_table(self, str name, list arrays, list views, bint writable):
+        """The addresses of one tuple of arrays per part, checked; `views` holds on to them."""
+        cdef View v
+        cdef void **field
+        cdef size_t parts = self.config.num_layers * self.config.num_directions
+        if <size_t> len(arrays) != parts:
+            raise ValueError(f"{name}: expected {parts} parts, got {len(arrays)}")
+        table = Memory(parts * 5 * sizeof(void *))
+        field = <void **> table.address
         for p in range(parts):
             expected = self.weight_sizes(p)
-            field = <const void **> &w[p]
             for i in range(5):
-                field[i] = NULL
-                if weights[p][i] is None:
+                field[5 * p + i] = NULL
+                if arrays[p][i] is None:
                     continue
-                v = view(weights[p][i], False, self.config.dtype)
+                v = view(arrays[p][i], writable, self.config.dtype)
                 check_contiguous(&v.buffer)
                 if v.buffer.len != expected[i] * v.buffer.itemsize:
-                    raise ValueError(f"weights: part {p}, array {i} has the wrong size")
+                    raise ValueError(f"{name}: part {p}, array {i} has the wrong size")
                 views.append(v)
-                field[i] = v.buffer.buf
-        check(frnn_pack(&self.config, w, net.packed.address, size), "weights")
-        return net
+                field[5 * p + i] = v.buffer.buf
+        return table
+
+    cdef Memory gradient_table(self, list grads, list views):
+        return self.array_table("grads", grads, views, True)
+
+    cdef Memory transposed(self):
+        """The weights as the backward reads them; packed at its first call."""
+        cdef size_t size
+        cdef Memory packed
+        if self.packed_back is None:
+            check(frnn_packed_back_size(&self.config, &size), "weights")
+            packed = Memory(size)
+            views = []
+            table = self.array_table("weights", self.weights, views, False)
+            check(frnn_pack_back(&self.config, <const frnn_weights *> table.address,
+                                 packed.address, size), "weights")
+            self.packed_back = packed
+        return self.packed_back
 
     cdef tuple weight_sizes(self, size_t part):
         rows = self.gates * self.config.hidden_size
@@ -109,8 +136,9 @@ cdef class Net:
         inputs = self.config.input_size if part < self.config.num_directions else below
         return rows * inputs, rows * self.config.hidden_size, rows, rows, self.config.hidden_size
 
-    def call(self, x, state, out, bint batch_first, bint parallel_time):
-        """Runs whole sequences: x [T, B, I], [B, T, I] with batch_first, or [T, I].
+    def call(self, x, state, out, bint batch_first, bint parallel_time, Tape tape=None):
+        """Runs whole sequences: x [T, B, I], [B, T, I] with batch_first, or [T, I]; for a backward
+        with a tape.
 
         Returns (y, state), or None if an argument would first have to be converted or refused: the
         caller does that and calls again. Nothing has happened then."""
@@ -150,7 +178,10 @@ cdef class Net:
                 space = self.workspace(&bx, &by, batch_first, parallel_time)
                 for i in range(len(state)):
                     space.exchange(self, i, state[i], True)
-                self.run_pieces(&space.run)
+                if tape is None:
+                    self.run_pieces(&space.run)
+                else:
+                    tape.record(self, space, x, batch_first)
             finally:
                 PyBuffer_Release(&by)
         finally:
@@ -220,26 +251,56 @@ cdef class Net:
         """Runs all steps; where the net can be fed in pieces, long calls are interruptible."""
         cdef double flops = self.step_flops * (whole.batch if whole.batch > 0 else 1)
         cdef size_t left = whole.steps, piece = left
-        cdef Py_ssize_t itemsize = 4 if self.config.dtype == FRNN_F32 else 8
         cdef frnn_run run = whole[0]
-        cdef frnn_status status
         if self.config.num_directions == 1 and flops * left > SIGNAL_FLOPS:
             piece = <size_t> (SIGNAL_FLOPS / flops) + 1
         while True:
             run.steps = left if left < piece else piece
-            if flops * run.steps < GIL_FLOPS:
-                status = frnn_forward(&self.config, self.packed.address, self.packed.size, &run)
-            else:
-                with nogil:
-                    status = frnn_forward(&self.config, self.packed.address, self.packed.size,
-                                          &run)
-            check(status, "forward")
+            self.run_once(&run)
             left -= run.steps
             if left == 0:
                 return 0
             PyErr_CheckSignals()
-            run.x = <const char *> run.x + <Py_ssize_t> run.steps * run.x_step * itemsize
-            run.y = <char *> run.y + <Py_ssize_t> run.steps * run.y_step * itemsize
+            self.advance(&run)
+
+    cdef int run_once(self, const frnn_run *run) except -1:
+        cdef frnn_status status
+        if self.step_flops * run.batch * run.steps < GIL_FLOPS:
+            status = frnn_forward(&self.config, self.packed.address, self.packed.size, run)
+        else:
+            with nogil:
+                status = frnn_forward(&self.config, self.packed.address, self.packed.size, run)
+        return check(status, "forward")
+
+    cdef void advance(self, frnn_run *run) noexcept:
+        """Moves x and y behind the steps of a run."""
+        cdef Py_ssize_t itemsize = 4 if self.config.dtype == FRNN_F32 else 8
+        run.x = <const char *> run.x + <Py_ssize_t> run.steps * run.x_step * itemsize
+        run.y = <char *> run.y + <Py_ssize_t> run.steps * run.y_step * itemsize
+
+    cdef int run_back(self, const frnn_back *back) except -1:
+        cdef frnn_status status
+        cdef Memory packed = self.transposed()
+        with nogil:
+            status = frnn_backward(&self.config, packed.address, packed.size, back)
+        return check(status, "backward")
+
+    def saved_size(self, size_t steps, size_t batch):
+        """Bytes that call_train saves."""
+        cdef size_t size
+        check(frnn_saved_size(&self.config, steps, batch, &size), "saved")
+        return size
+
+    def call_train(self, x, state, out, bint batch_first, saved):
+        """As call(), and fills `saved`, bytes on a boundary of FRNN_ALIGN, for backward()."""
+        return self.call(x, state, out, batch_first, False, Tape(0, saved))
+
+    def backward(self, x, saved, dy, tuple dstate, bint batch_first, bint need_x, list grads,
+                 bint accumulate=False):
+        """As Tape.backward, with the x and saved of call_train()."""
+        cdef Tape tape = Tape(0, saved)
+        tape.attach(self, x, batch_first)
+        return tape.backward(dy, dstate, need_x, grads, accumulate)
 
 
 cdef class Workspace:
@@ -280,102 +341,8 @@ cdef class Workspace:
                                     self.run.state_size, index, v.buffer.buf), "state")
 
 
-cdef class Stream:
-    """A net with a state of its own, run one step at a time."""
-    cdef Net net
-    cdef Workspace space
-    cdef bint busy
-    cdef object x_shape, y_shape, dtype
-
-    def __init__(self, Net net, size_t batch):
-        if net.packed is None:
-            raise RuntimeError("the weights are not packed")
-        self.net = net
-        self.space = Workspace()
-        self.space.prepare(net, 1, batch)
-        self.x_shape = (batch, net.config.input_size)
-        self.y_shape = (batch, net.config.hidden_size)
-        self.dtype = net.dtype
-
-    cpdef reset(self):
-        """Back to the state before the first step."""
-        self.space.reset(self.net)
-
-    def get(self, tuple arrays):
-        """Copies the state into arrays [L, B, H]."""
-        for i in range(len(arrays)):
-            self.space.exchange(self.net, i, arrays[i], False)
-
-    def set(self, tuple arrays):
-        """Copies the state from arrays [L, B, H]."""
-        for i in range(len(arrays)):
-            self.space.exchange(self.net, i, arrays[i], True)
-
-    cpdef step(self, x, out=None):
-        """One step: x [B, I] (or [I] for one sequence), result [B, H] (or [H]) in `out`."""
-        cdef Py_buffer bx, by
-        cdef frnn_run *run = &self.space.run
-        cdef frnn_status status
-        if self.busy:
-            raise RuntimeError("this stream is in use by another thread")
-        self.borrow(x, &bx, False, "x", self.x_shape)
-        try:
-            if out is None:
-                out = numpy.empty(self.y_shape[-bx.ndim:], self.dtype)
-            self.borrow(out, &by, True, "out", self.y_shape)
-            try:
-                if by.ndim != bx.ndim:
-                    raise ValueError(f"out: expected {bx.ndim} axes as x has, got {by.ndim}")
-                check_disjoint(&bx, &by)
-                run.x, run.y = bx.buf, by.buf
-                run.x_row = bx.strides[0] // bx.itemsize
-                run.y_row = by.strides[0] // by.itemsize
-                self.busy = True
-                if self.net.step_flops * run.batch < GIL_FLOPS:
-                    status = frnn_forward(&self.net.config, self.net.packed.address,
-                                          self.net.packed.size, run)
-                else:
-                    with nogil:
-                        status = frnn_forward(&self.net.config, self.net.packed.address,
-                                              self.net.packed.size, run)
-                self.busy = False
-                check(status, "step")
-            finally:
-                PyBuffer_Release(&by)
-        finally:
-            PyBuffer_Release(&bx)
-        return out
-
-    cdef int borrow(self, object array, Py_buffer *buffer, bint writable, str name,
-                    tuple shape) except -1:
-        """Takes the buffer of an array that must fit as it is: nothing is converted in a step."""
-        cdef int flags = PyBUF_FORMAT | PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0)
-        cdef Py_ssize_t rows = self.space.run.batch, columns = shape[1]
-        cdef bint fits
-        try:
-            PyObject_GetBuffer(array, buffer, flags)
-        except (TypeError, BufferError, ValueError) as error:
-            raise TypeError(f"{name}: expected a{' writable' if writable else 'n'} array of "
-                            f"{self.dtype}, got {describe(array)}: {error}") from None
-        try:
-            check_format(buffer, self.net.config.dtype)
-            fits = ((buffer.ndim == 2 and buffer.shape[0] == rows and buffer.shape[1] == columns)
-                    or (buffer.ndim == 1 and rows == 1 and buffer.shape[0] == columns))
-            if not fits:
-                raise ValueError(f"expected shape {shape}")
-            if not regular(buffer):
-                raise ValueError("expected an aligned array with contiguous features")
-        except (TypeError, ValueError) as error:
-            PyBuffer_Release(buffer)
-            raise type(error)(f"{name}: {error}, got {describe(array)}") from None
-        return 0
-
-
-cdef str describe(object array):
-    shape, dtype = getattr(array, "shape", None), getattr(array, "dtype", None)
-    if shape is None or dtype is None:
-        return type(array).__name__
-    return f"shape {tuple(shape)} of {dtype}"
+include "_stream.pxi"
+include "_train.pxi"
 
 
 def open_model(data, bint bare=False):

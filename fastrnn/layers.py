@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -52,10 +53,9 @@ class Recurrent(Layer):
         directions = ("", "_reverse")[: 1 + self.bidirectional]
         return [(i, f"_l{i}{d}") for i in range(self.num_layers) for d in directions]
 
-    def _weights(self) -> list[tuple[Array | None, ...]]:
+    def _in_parts(self, arrays: Mapping[str, Array]) -> list[tuple[Array | None, ...]]:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "alpha")
-        get = self._parameters.get
-        return [tuple(get(name + suffix) for name in names) for _, suffix in self._parts()]
+        return [tuple(arrays.get(name + suffix) for name in names) for _, suffix in self._parts()]
 
     def _options(self) -> list[str]:
         """The arguments that differ from their defaults, for repr."""

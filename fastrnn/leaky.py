@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -57,8 +58,8 @@ class Leaky(Layer):
         self.parallel = check_choice("parallel", parallel, (None, "time"))
         self._set_parameter("alpha", init.checked_alpha(alpha, self.hidden_size, self.dtype))
 
-    def _weights(self) -> list[tuple[Array | None, ...]]:
-        return [(None, None, None, None, self._parameters["alpha"])]
+    def _in_parts(self, arrays: Mapping[str, Array]) -> list[tuple[Array | None, ...]]:
+        return [(None, None, None, None, arrays["alpha"])]
 
     def _state_shape(self, batch: tuple[int, ...]) -> tuple[int, ...]:
         return (*batch, self.hidden_size)

@@ -154,6 +154,9 @@ INLINE void tile_call(const int gates, size_t rows, size_t panels, const product
         tile_1(rows, panels, p);
 }
 
+/* What a chain without a bias starts from, for the widest group. */
+static const real zeros[TILE_PANELS(1) * FRNN_BLOCK < 64 ? 64 : TILE_PANELS(1) * FRNN_BLOCK];
+
 /* How many panels of `panels` are worked on together, so that all their gates of whole blocks
  * are complete at the end. */
 INLINE size_t group_panels(const int gates, size_t rows, size_t panels) {
@@ -261,7 +264,6 @@ static void project(const frnn_project *s) {
 /* The recurrent product of a step for a group of panels that starts at `block`: complete
  * pre-activations in s->gates. */
 INLINE void recur_group(const int gates, const frnn_step *s, size_t block, size_t panels) {
-    static const real zeros[TILE_PANELS(1) * FRNN_BLOCK < 64 ? 64 : TILE_PANELS(1) * FRNN_BLOCK];
     const size_t w_block = s->hidden_size * (size_t)gates * FRNN_BLOCK;
     const ptrdiff_t gates_row = (ptrdiff_t)s->gates_row;
     real *out =

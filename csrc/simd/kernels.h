@@ -38,7 +38,9 @@ FRNN_PRAGMA(GCC target(FRNN_TARGET))
 #include "vec.h"
 #include "vmath.h"
 #include "gemm.h"
+#include "grad.h"
 #include "cells/cell.h"
+#include "cells/back.h"
 #include "cells/lstm.h"
 #include "cells/rnn.h"
 #include "cells/leaky.h"
@@ -68,11 +70,30 @@ const frnn_kernels FRNN_TABLE = {
     .project = project,
     .step =
         {
-#define FRNN_CELL(ENUM, name, gates, states, memory, alpha) [FRNN_CELL_##ENUM] = name##_step,
+#define FRNN_CELL(ENUM, name, gates, states, memory, alpha, history)                               \
+    [FRNN_CELL_##ENUM] = name##_step,
 #include "../cells.def"
 #undef FRNN_CELL
         },
+    .hidden =
+        {
+#define FRNN_CELL(ENUM, name, gates, states, memory, alpha, history)                               \
+    [FRNN_CELL_##ENUM] = name##_hidden_rows,
+#include "../cells.def"
+#undef FRNN_CELL
+        },
+    .step_back =
+        {
+#define FRNN_CELL(ENUM, name, gates, states, memory, alpha, history)                               \
+    [FRNN_CELL_##ENUM] = name##_step_back,
+#include "../cells.def"
+#undef FRNN_CELL
+        },
+    .project_back = project_back,
+    .outer = outer,
     .scan = scan,
+    .scan_back = scan_back,
+    .add = add_array,
     .exp = exp_array,
     .sigmoid = sigmoid_array,
     .tanh = tanh_array,

@@ -150,3 +150,77 @@ static void scan(const frnn_scan *s) {
     for (size_t begin = 0; begin < s->steps; begin += piece)
         scan_channels(s, begin, frnn_min(piece, s->steps - begin));
 }
+
+/* ---- Backwards ----------------------------------------------------------------------------- */
+
+#define SCAN_BACK_STRIP 4 /* vectors */
+
+/* A strip as in scan_strip. The averages are computed once more, which costs less than to keep
+ * and read them; then back through time while they are in the cache. */
+INLINE void scan_back_strip(const int vectors, const int part, size_t lanes,
+                            const frnn_scan_back *s, size_t at) {
+    real past[FRNN_SCAN_PIECE][SCAN_BACK_STRIP * VL];
+    vreal a[SCAN_BACK_STRIP], b[SCAN_BACK_STRIP], state[SCAN_BACK_STRIP], sum[SCAN_BACK_STRIP];
+    const real *x = (const real *)s->x + at;
+    UNROLL for (int v = 0; v < vectors; v++) {
+        a[v] = vload((const real *)s->alpha + at + v * VL);
+        b[v] = vsub(vset1(1), a[v]);
+        state[v] = vload((const real *)s->h + at + v * VL);
+    }
+    for (size_t t = 0; t < s->steps; t++, x += s->x_step) {
+        UNROLL for (int v = 0; v < vectors; v++) {
+            const vreal input = part ? vload_n(x, lanes) : vload(x + v * VL);
+            vstore(past[t] + v * VL, state[v]);
+            state[v] = vflush(vfma(a[v], state[v], vmul(b[v], input)));
+        }
+    }
+    const real *dy = s->dy;
+    real *dx = s->dx;
+    if (dy != NULL)
+        dy += (ptrdiff_t)s->steps * s->dy_step + (ptrdiff_t)at;
+    if (dx != NULL)
+        dx += (ptrdiff_t)s->steps * s->dx_step + (ptrdiff_t)at;
+    UNROLL for (int v = 0; v < vectors; v++) {
+        state[v] = vload((const real *)s->carry + at + v * VL);
+        sum[v] = vzero();
+    }
+    for (size_t t = s->steps; t-- > 0;) {
+        x -= s->x_step;
+        if (dy != NULL)
+            dy -= s->dy_step;
+        if (dx != NULL)
+            dx -= s->dx_step;
+        const int outside = dy != NULL && t >= s->dy_begin;
+        UNROLL for (int v = 0; v < vectors; v++) {
+            const vreal input = part ? vload_n(x, lanes) : vload(x + v * VL);
+            vreal g = state[v];
+            if (outside)
+                g = vadd(part ? vload_n(dy, lanes) : vload(dy + v * VL), g);
+            state[v] = vflush(vmul(a[v], g));
+            sum[v] = vfma(g, vsub(vload(past[t] + v * VL), input), sum[v]);
+            if (dx != NULL && part)
+                vstore_n(dx, vmul(b[v], g), lanes);
+            else if (dx != NULL)
+                vstore(dx + v * VL, vmul(b[v], g));
+        }
+    }
+    UNROLL for (int v = 0; v < vectors; v++) {
+        real *total = (real *)s->dalpha + at + v * VL;
+        vstore((real *)s->carry + at + v * VL, state[v]);
+        vstore(total, vadd(vload(total), sum[v]));
+    }
+}
+
+static void scan_back(const frnn_scan_back *s) {
+    size_t at = 0;
+    while (s->channels - at >= (size_t)SCAN_BACK_STRIP * VL) {
+        scan_back_strip(SCAN_BACK_STRIP, 0, 0, s, at);
+        at += SCAN_BACK_STRIP * VL;
+    }
+    while (s->channels - at >= (size_t)VL) {
+        scan_back_strip(1, 0, 0, s, at);
+        at += VL;
+    }
+    if (at < s->channels)
+        scan_back_strip(1, 1, s->channels - at, s, at);
+}

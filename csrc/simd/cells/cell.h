@@ -6,8 +6,9 @@
  * that run one after the other over all rows and blocks of a group, and names them in
  * FRNN_DEFINE_STEP:
  *
- *     <cell>_state(u, activation)    from the gates to c, or to h where there is no c
- *     <cell>_output(u, activation)   from c to h, if the cell has a c
+ *     <cell>_state(u, activation, save)    from the gates to c, or to h where there is no c; with
+ *                                          `save` leaves in the gates what the backward needs
+ *     <cell>_output(u, activation, save)   from c to h, if the cell has a c
  *
  * Two, because both end in long chains of dependent operations: units that wait for the first are
  * worked on side by side. The work is done group by group: when the product of a group of
@@ -22,7 +23,7 @@ typedef struct units {
     const real *alpha;
 } units;
 
-typedef void (*units_function)(const units *u, frnn_activation activation);
+typedef void (*units_function)(const units *u, frnn_activation activation, const int save);
 
 INLINE units units_at(const int gates, const frnn_step *s, size_t row, size_t block) {
     const size_t at = row * s->ld + block * FRNN_BLOCK;
@@ -66,11 +67,11 @@ INLINE vreal activate(frnn_activation activation, vreal x) {
 
 /* A function over the rows of a step and the blocks [first, last). */
 INLINE void step_units(const int gates, const frnn_step *s, size_t first, size_t last,
-                       units_function function, const int output) {
+                       units_function function, const int output, const int save) {
     for (size_t row = s->row_begin; row < s->row_end; row++)
         for (size_t block = first; block < last; block++) {
             const units u = units_at(gates, s, row, block);
-            function(&u, s->activation);
+            function(&u, s->activation, save);
             if (output)
                 units_output(s, row, block, u.h);
         }
@@ -96,7 +97,7 @@ INLINE void step_input(const int gates, const frnn_step *s, size_t first, size_t
 }
 
 INLINE void step_groups(const int gates, const frnn_step *s, units_function state,
-                        units_function output,
+                        units_function output, const int save,
                         void (*recur)(const frnn_step *s, size_t block, size_t panels)) {
     size_t begin = s->block_begin, end = s->block_end;
     while (begin < end) {
@@ -107,9 +108,9 @@ INLINE void step_groups(const int gates, const frnn_step *s, units_function stat
         if (s->x != NULL)
             step_input(gates, s, first, first + blocks);
         recur(s, first, panels);
-        step_units(gates, s, first, first + blocks, state, output == NULL);
+        step_units(gates, s, first, first + blocks, state, output == NULL, save);
         if (output != NULL)
-            step_units(gates, s, first, first + blocks, output, 1);
+            step_units(gates, s, first, first + blocks, output, 1, save);
         if (s->backwards)
             end -= blocks;
         else
@@ -128,5 +129,8 @@ static void recur_4(const frnn_step *s, size_t block, size_t panels) {
 
 #define FRNN_DEFINE_STEP(name, gates, state, output)                                               \
     static void name##_step(const frnn_step *s) {                                                  \
-        step_groups(gates, s, state, output, recur_##gates);                                       \
+        if (s->save)                                                                               \
+            step_groups(gates, s, state, output, 1, recur_##gates);                                \
+        else                                                                                       \
+            step_groups(gates, s, state, output, 0, recur_##gates);                                \
     }

@@ -3,9 +3,28 @@
  * The simple recurrent net (Elman 1990): h = f(Wx + Uh + b).
  */
 
-INLINE void rnn_state(const units *u, frnn_activation activation) {
+INLINE void rnn_state(const units *u, frnn_activation activation, const int save) {
+    UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
+        const vreal h = vflush(activate(activation, vload(u->gates + j)));
+        vstore(u->h + j, h);
+        if (save)
+            vstore(u->gates + j, h);
+    }
+}
+
+INLINE void rnn_hidden(const units *u, frnn_activation activation, const int save) {
+    (void)activation;
+    (void)save;
+    UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) vstore(u->h + j, vload(u->gates + j));
+}
+
+/* dz = dh * f' */
+INLINE void rnn_back(const units_back *u, const int initial) {
+    if (initial)
+        return;
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL)
-        vstore(u->h + j, vflush(activate(activation, vload(u->gates + j))));
+        leave(u, 0, j, vmul(arriving(u, j), slope(u->activation, vload(u->gates + j))));
 }
 
 FRNN_DEFINE_STEP(rnn, 1, rnn_state, NULL)
+FRNN_DEFINE_BACK(rnn, 1, rnn_hidden, rnn_back)

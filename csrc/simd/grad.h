@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The products of the backward. Gradients of the data are products like those of the forward, one
+ * for each gate, added up; gradients of the parameters are sums of outer products over rows.
+ */
+
+/* ---- Data: rows of gradients times a transposed matrix ------------------------------------- */
+
+/* Panels of a single row, with a chain of its own for each gate: else a net of few units would
+ * wait for the one chain of each. */
+#define BACK_PANELS 4
+
+typedef struct product_back {
+    size_t rows, k;
+    const real *a; /* [rows][gates][k] */
+    ptrdiff_t a_row;
+    const real *w; /* [gates][blocks][k][16], from the first block of the group on */
+    size_t w_gate;
+    real *out; /* [rows][panels][16] */
+    ptrdiff_t out_row;
+    real *partial; /* [rows][FRNN_PARTIAL] */
+} product_back;
+
+INLINE void tile_back(const int gates, const int panels, const product_back *p) {
+    enum { WIDTH = BACK_PANELS * VECTORS };
+    const int width = panels * VECTORS;
+    const size_t w_block = p->k * FRNN_BLOCK;
+    vreal sum[4][WIDTH];
+    UNROLL for (int g = 0; g < gates; g++) {
+        UNROLL for (int v = 0; v < width; v++) sum[g][v] = vzero();
+    }
+    const real *w = p->w;
+    for (size_t k = 0; k < p->k; k++, w += FRNN_BLOCK) {
+        UNROLL for (int g = 0; g < gates; g++) {
+            const vreal factor = vset1(p->a[(size_t)g * p->k + k]);
+            UNROLL for (int v = 0; v < width; v++) sum[g][v] =
+                vfma(factor,
+                     vload(w + (size_t)g * p->w_gate + (size_t)(v / VECTORS) * w_block +
+                           v % VECTORS * VL),
+                     sum[g][v]);
+        }
+    }
+    UNROLL for (int v = 0; v < width; v++) {
+        vreal total = sum[0][v];
+        UNROLL for (int g = 1; g < gates; g++) total = vadd(total, sum[g][v]);
+        vstore(p->out + v * VL, total);
+    }
+}
+
+INLINE void row_back(const int gates, const product_back *p, size_t panels) {
+    switch (panels) {
+    case 1:
+        tile_back(gates, 1, p);
+        break;
+    case 2:
+        tile_back(gates, 2, p);
+        break;
+    case 3:
+        tile_back(gates, 3, p);
+        break;
+    default:
+        tile_back(gates, 4, p);
+        break;
+    }
+}
+
+/* Not inlined: the tiles need the registers for themselves. */
+NOINLINE void row_back_1(const product_back *p, size_t panels) {
+    row_back(1, p, panels);
+}
+
+NOINLINE void row_back_4(const product_back *p, size_t panels) {
+    row_back(4, p, panels);
+}
+
+/* How many panels are worked on together. */
+INLINE size_t group_back(size_t rows, size_t panels) {
+    return rows == 1 ? frnn_min(BACK_PANELS, panels) : group_panels(1, rows, panels);
+}
+
+/* One group of panels of a product. */
+INLINE void product_group_back(const int gates, const product_back *p, size_t panels) {
+    if (p->rows == 1) {
+        if (gates == 4)
+            row_back_4(p, panels);
+        else
+            row_back_1(p, panels);
+        return;
+    }
+    for (int g = 0; g < gates; g++) {
+        const product q = {
+            .rows = p->rows,
+            .a = p->a + (size_t)g * p->k,
+            .a_row = p->a_row,
+            .w = p->w + (size_t)g * p->w_gate,
+            .w_block = p->k * FRNN_BLOCK,
+            .k = p->k,
+            .init = zeros,
+            .add = g == 0 ? NULL : p->out,
+            .out = p->out,
+            .out_row = p->out_row,
+        };
+        product_group(1, &q, panels, p->partial);
+    }
+}
+
+INLINE void project_back_gates(const int gates, const frnn_project_back *s) {
+    product_back p = {
+        .rows = s->rows,
+        .k = s->k,
+        .a = s->a,
+        .a_row = s->a_row,
+        .w = s->w,
+        .w_gate = s->blocks * s->k * FRNN_BLOCK,
+        .out = s->out,
+        .out_row = s->out_row,
+        .partial = s->partial,
+    };
+    for (size_t block = 0; block < s->blocks;) {
+        const size_t panels = group_back(s->rows, s->blocks - block);
+        product_group_back(gates, &p, panels);
+        block += panels;
+        p.w += panels * s->k * FRNN_BLOCK;
+        p.out += panels * FRNN_BLOCK;
+    }
+}
+
+static void project_back(const frnn_project_back *s) {
+    if (s->gates == 4)
+        project_back_gates(4, s);
+    else
+        project_back_gates(1, s);
+}
+
+/* ---- Parameters: sums of outer products ---------------------------------------------------- */
+
+/* The most rows and vectors of a tile of c. */
+#if defined(FRNN_ISA_AVX2)
+#define OUTER_ROWS    6
+#define OUTER_VECTORS 2
+#else
+#define OUTER_ROWS    4
+#define OUTER_VECTORS 4
+#endif
+
+/* A tile of c: `rows` by `vectors`, both constants, the last vector of `lanes` lanes. */
+INLINE void outer_tile(const int rows, const int vectors, const frnn_outer *s, const real *a,
+                       const real *b, real *c, size_t lanes) {
+    int add = s->add;
+    for (size_t begin = 0; begin < s->rows; begin += s->chain) {
+        vreal sum[OUTER_ROWS][OUTER_VECTORS];
+        UNROLL for (int r = 0; r < rows; r++) {
+            UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = vzero();
+        }
+        for (size_t k = frnn_min(s->chain, s->rows - begin); k > 0; k--) {
+            vreal factor[OUTER_VECTORS];
+            UNROLL for (int v = 0; v < vectors; v++) factor[v] = vload(b + v * VL);
+            UNROLL for (int r = 0; r < rows; r++) {
+                const vreal value = vset1(a[r]);
+                UNROLL for (int v = 0; v < vectors; v++) sum[r][v] =
+                    vfma(value, factor[v], sum[r][v]);
+            }
+            a += s->a_row;
+            b += s->b_row;
+        }
+        UNROLL for (int r = 0; r < rows; r++) {
+            real *row = c + (size_t)r * s->n;
+            UNROLL for (int v = 0; v < vectors; v++, row += VL) {
+                if (v < vectors - 1 || lanes == VL)
+                    vstore(row, add ? vadd(vload(row), sum[r][v]) : sum[r][v]);
+                else
+                    vstore_n(row, add ? vadd(vload_n(row, lanes), sum[r][v]) : sum[r][v], lanes);
+            }
+        }
+        add = 1;
+    }
+}
+
+/* Calls the tile of that size. */
+NOINLINE void outer_choose(size_t rows, size_t vectors, const frnn_outer *s, const real *a,
+                           const real *b, real *c, size_t lanes) {
+    switch (rows * 8 + vectors) {
+#define CASE(rows, vectors)                                                                        \
+    case (rows) * 8 + (vectors):                                                                   \
+        if ((rows) <= OUTER_ROWS && (vectors) <= OUTER_VECTORS)                                    \
+            outer_tile((rows) <= OUTER_ROWS ? (rows) : 1,                                          \
+                       (vectors) <= OUTER_VECTORS ? (vectors) : 1, s, a, b, c, lanes);             \
+        break;
+#define CASES(rows) CASE(rows, 1) CASE(rows, 2) CASE(rows, 3) CASE(rows, 4)
+        /* clang-format off */
+        CASES(1) CASES(2) CASES(3) CASES(4) CASES(5) CASES(6)
+    default:
+        break;
+        /* clang-format on */
+#undef CASES
+#undef CASE
+    }
+}
+
+/* c[i] (+)= sum over r of a[r][i], the same chains. */
+static void outer_ones(const frnn_outer *s) {
+    for (size_t i = 0; i < s->m; i += VL) {
+        const size_t lanes = frnn_min(VL, s->m - i);
+        const real *a = (const real *)s->a + i;
+        real *c = (real *)s->c + i;
+        int add = s->add;
+        for (size_t begin = 0; begin < s->rows; begin += s->chain) {
+            vreal sum = vzero();
+            for (size_t k = frnn_min(s->chain, s->rows - begin); k > 0; k--, a += s->a_row)
+                sum = vadd(vload_n(a, lanes), sum);
+            vstore_n(c, add ? vadd(vload_n(c, lanes), sum) : sum, lanes);
+            add = 1;
+        }
+    }
+}
+
+static void outer(const frnn_outer *s) {
+    if (s->b == NULL) {
+        outer_ones(s);
+        return;
+    }
+    for (size_t j = 0; j < s->n; j += OUTER_VECTORS * VL) {
+        const size_t columns = frnn_min(OUTER_VECTORS * VL, s->n - j);
+        const size_t vectors = (columns - 1) / VL + 1, lanes = columns - (vectors - 1) * VL;
+        for (size_t i = 0; i < s->m; i += OUTER_ROWS)
+            outer_choose(frnn_min(OUTER_ROWS, s->m - i), vectors, s, (const real *)s->a + i,
+                         (const real *)s->b + j, (real *)s->c + i * s->n + j, lanes);
+    }
+}
+
+static void add_array(const void *from, void *to, size_t n) {
+    for (size_t i = 0; i < n; i += VL) {
+        const size_t lanes = frnn_min(VL, n - i);
+        real *sum = (real *)to + i;
+        vstore_n(sum, vadd(vload_n(sum, lanes), vload_n((const real *)from + i, lanes)), lanes);
+    }
+}

@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Training: what a forward saves, the weights as the backward reads them, the gradient of the state
+ * between calls, and the order in which the parts run backwards.
+ */
+#include "internal.h"
+
+/* ---- Layout ------------------------------------------------------------------------------- */
+
+int frnn_saved_layout(const frnn_config *net, size_t steps, size_t batch, frnn_saved *saved) {
+    const frnn_part part = frnn_part_shape(net, 0);
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    const size_t itemsize = frnn_itemsize(net->dtype);
+    const size_t kept = part.gates > 0 ? steps : steps / FRNN_SCAN_PIECE + 1;
+    saved->size = 0;
+    return frnn_append(&saved->size, &saved->h0, batch, part.ld, 1, itemsize) &&
+           frnn_append(&saved->size, &saved->c0, cell->memory != 0, batch, part.ld, itemsize) &&
+           frnn_append(&saved->size, &saved->gates, part.gates > 0 ? steps : 0, batch,
+                       frnn_gates_row(&part), itemsize) &&
+           frnn_append(&saved->size, &saved->c, cell->history ? kept : 0, batch, part.ld, itemsize);
+}
+
+frnn_status frnn_saved_size(const frnn_config *net, size_t steps, size_t batch, size_t *size) {
+    frnn_saved saved;
+    if (frnn_config_check(net) != FRNN_OK || size == NULL)
+        return FRNN_E_ARG;
+    if (frnn_blocks(net) > SIZE_MAX / 64 / FRNN_BLOCK ||
+        !frnn_saved_layout(net, steps, batch, &saved))
+        return FRNN_E_SIZE;
+    *size = saved.size;
+    return frnn_mul(size, net->num_layers) && frnn_mul(size, net->num_directions) &&
+                   frnn_add(size, FRNN_HEADER_SIZE) && *size <= PTRDIFF_MAX
+               ? FRNN_OK
+               : FRNN_E_SIZE;
+}
+
+/* The sums of a part that has more rows than one super-sum: arrays like its gradients. */
+enum { SUM_WEIGHT_IH, SUM_WEIGHT_HH, SUM_BIAS_IH, SUM_BIAS_HH, SUM_ALPHA, SUMS };
+
+typedef struct train_part {
+    size_t w_ih, w_hh, alpha;                  /* bytes from the start of the packed weights */
+    size_t dh, carry, dalpha, sums, sum[SUMS]; /* of the adjoint; sums: 0 if there are none */
+} train_part;
+
+static int append_train_part(const frnn_config *net, size_t steps, size_t batch, size_t layer,
+                             void *to, size_t *packed, size_t *adjoint) {
+    train_part *t = to;
+    const frnn_part part = frnn_part_shape(net, layer);
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    const size_t itemsize = frnn_itemsize(net->dtype), H = net->hidden_size;
+    const size_t inputs = part.input_size / FRNN_BLOCK * FRNN_BLOCK + FRNN_BLOCK;
+    const size_t rows = part.gates * H, alpha = cell->alpha != 0;
+    t->sums = part.gates > 0 && steps > frnn_super_steps(batch);
+    return frnn_append(packed, &t->w_ih, part.gates * inputs, H, 1, itemsize) &&
+           frnn_append(packed, &t->w_hh, part.gates * part.width, H, 1, itemsize) &&
+           frnn_append(packed, &t->alpha, alpha, part.width, 1, itemsize) &&
+           frnn_append(adjoint, &t->dh, batch, part.ld, 1, itemsize) &&
+           frnn_append(adjoint, &t->carry, batch, part.ld, 1, itemsize) &&
+           frnn_append(adjoint, &t->dalpha, alpha * (part.gates > 0 ? batch : 1), part.ld, 1,
+                       itemsize) &&
+           frnn_append(adjoint, &t->sum[SUM_WEIGHT_IH], t->sums * rows, part.input_size, 1,
+                       itemsize) &&
+           frnn_append(adjoint, &t->sum[SUM_WEIGHT_HH], t->sums * rows, H, 1, itemsize) &&
+           frnn_append(adjoint, &t->sum[SUM_BIAS_IH], t->sums * rows, 1, 1, itemsize) &&
+           frnn_append(adjoint, &t->sum[SUM_BIAS_HH], t->sums * rows, 1, 1, itemsize) &&
+           frnn_append(adjoint, &t->sum[SUM_ALPHA], t->sums * H, 1, 1, itemsize);
+}
+
+/* The sizes of the whole net; 0 on overflow. */
+static int total(const frnn_config *net, size_t steps, size_t batch, size_t *packed,
+                 size_t *adjoint) {
+    train_part unused;
+    size_t parts = net->num_layers;
+    if (net->input_size > SIZE_MAX / 64)
+        return 0;
+    return frnn_mul(&parts, net->num_directions) &&
+           frnn_layout(net, steps, batch, parts, append_train_part, &unused, packed, adjoint);
+}
+
+static train_part train_part_get(const frnn_config *net, size_t steps, size_t batch, size_t index) {
+    train_part part = {0};
+    size_t packed, adjoint;
+    frnn_layout(net, steps, batch, index, append_train_part, &part, &packed, &adjoint);
+    return part;
+}
+
+frnn_status frnn_header_check(const void *memory, uint32_t magic, const frnn_config *net,
+                              size_t batch, size_t steps, frnn_header *header) {
+    memcpy(header, memory, sizeof *header);
+    return header->magic == magic && header->key == frnn_config_key(net) &&
+                   header->batch == batch && header->steps == steps
+               ? FRNN_OK
+               : FRNN_E_ARG;
+}
+
+/* ---- Weights ------------------------------------------------------------------------------ */
+
+frnn_status frnn_packed_back_size(const frnn_config *net, size_t *size) {
+    size_t unused;
+    if (frnn_config_check(net) != FRNN_OK || size == NULL)
+        return FRNN_E_ARG;
+    return total(net, 0, 0, size, &unused) ? FRNN_OK : FRNN_E_SIZE;
+}
+
+/* to[gate][block][k][16] from from[gate * hidden + k][column], zeros in the padding. */
+static void pack_transposed(const frnn_part *part, size_t itemsize, const char *from,
+                            size_t columns, char *to) {
+    const size_t row = columns * itemsize, panel = FRNN_BLOCK * itemsize;
+    for (size_t gate = 0; gate < part->gates; gate++, from += part->hidden_size * row)
+        for (size_t at = 0; at < row; at += panel) {
+            const size_t used = frnn_min(panel, row - at);
+            for (size_t k = 0; k < part->hidden_size; k++, to += panel) {
+                if (used == panel && itemsize == 4) {
+                    memcpy(to, from + k * row + at, FRNN_BLOCK * 4); /* of constant size */
+                } else {
+                    memcpy(to, from + k * row + at, used);
+                    memset(to + used, 0, panel - used);
+                }
+            }
+        }
+}
+
+frnn_status frnn_pack_back(const frnn_config *net, const frnn_weights *weights, void *packed,
+                           size_t packed_size) {
+    size_t needed;
+    frnn_status status = frnn_packed_back_size(net, &needed);
+    if (status == FRNN_OK && weights == NULL)
+        status = FRNN_E_ARG;
+    if (status == FRNN_OK)
+        status = frnn_buffer_check(packed, packed_size, needed);
+    if (status != FRNN_OK)
+        return status;
+    memset(packed, 0, FRNN_HEADER_SIZE);
+    const size_t itemsize = frnn_itemsize(net->dtype);
+    char *const base = packed;
+    for (size_t i = 0; i < net->num_layers * net->num_directions; i++) {
+        const frnn_part part = frnn_part_shape(net, i / net->num_directions);
+        const train_part t = train_part_get(net, 0, 0, i);
+        status = frnn_weights_check(net, &weights[i]);
+        if (status != FRNN_OK)
+            return status;
+        if (part.gates > 0) {
+            pack_transposed(&part, itemsize, weights[i].weight_ih, part.input_size, base + t.w_ih);
+            pack_transposed(&part, itemsize, weights[i].weight_hh, part.hidden_size, base + t.w_hh);
+        }
+        if (weights[i].alpha != NULL) {
+            memset(base + t.alpha, 0, part.width * itemsize);
+            memcpy(base + t.alpha, weights[i].alpha, part.hidden_size * itemsize);
+        }
+    }
+    const frnn_header header = {.magic = FRNN_MAGIC_PACKED_BACK, .key = frnn_config_key(net)};
+    memcpy(packed, &header, sizeof header);
+    return FRNN_OK;
+}
+
+/* ---- Adjoint ------------------------------------------------------------------------------ */
+
+frnn_status frnn_adjoint_size(const frnn_config *net, size_t steps, size_t batch, size_t *size) {
+    size_t unused;
+    if (frnn_config_check(net) != FRNN_OK || size == NULL)
+        return FRNN_E_ARG;
+    return total(net, steps, batch, &unused, size) ? FRNN_OK : FRNN_E_SIZE;
+}
+
+frnn_status frnn_adjoint_reset(const frnn_config *net, size_t steps, size_t batch, void *adjoint,
+                               size_t adjoint_size) {
+    size_t needed;
+    frnn_status status = frnn_adjoint_size(net, steps, batch, &needed);
+    if (status == FRNN_OK)
+        status = frnn_buffer_check(adjoint, adjoint_size, needed);
+    if (status != FRNN_OK)
+        return status;
+    const frnn_header header = {
+        .magic = FRNN_MAGIC_ADJOINT, .key = frnn_config_key(net), .batch = batch, .steps = steps};
+    memset(adjoint, 0, needed);
+    memcpy(adjoint, &header, sizeof header);
+    return FRNN_OK;
+}
+
+/* One array between an adjoint ([part][batch][ld]) and the caller's ([part, batch, H]). */
+static frnn_status exchange(const frnn_config *net, size_t steps, size_t batch, char *adjoint,
+                            size_t adjoint_size, size_t index, void *to, const void *from) {
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    frnn_header header;
+    size_t needed;
+    frnn_status status = frnn_adjoint_size(net, steps, batch, &needed);
+    if (status == FRNN_OK)
+        status = frnn_buffer_check(adjoint, adjoint_size, needed);
+    if (status == FRNN_OK)
+        status = frnn_header_check(adjoint, FRNN_MAGIC_ADJOINT, net, batch, steps, &header);
+    if (status == FRNN_OK && (index >= cell->states || (to == NULL && from == NULL && batch > 0)))
+        status = FRNN_E_ARG;
+    if (status != FRNN_OK)
+        return status;
+    const size_t itemsize = frnn_itemsize(net->dtype), row = net->hidden_size * itemsize;
+    const size_t ld = frnn_part_shape(net, 0).ld * itemsize;
+    size_t at = 0;
+    for (size_t p = 0; p < net->num_layers * net->num_directions; p++) {
+        const train_part part = train_part_get(net, steps, batch, p);
+        char *values = adjoint + (index == 1 || cell->alpha ? part.carry : part.dh);
+        for (size_t b = 0; b < batch; b++, values += ld, at += row) {
+            if (to != NULL)
+                memcpy((char *)to + at, values, row);
+            else
+                memcpy(values, (const char *)from + at, row);
+        }
+    }
+    return FRNN_OK;
+}
+
+frnn_status frnn_adjoint_get(const frnn_config *net, size_t steps, size_t batch,
+                             const void *adjoint, size_t adjoint_size, size_t index, void *values) {
+    /* the cast is safe: nothing is written to the adjoint when `to` is given */
+    return exchange(net, steps, batch, (char *)(uintptr_t)adjoint, adjoint_size, index, values,
+                    NULL);
+}
+
+frnn_status frnn_adjoint_set(const frnn_config *net, size_t steps, size_t batch, void *adjoint,
+                             size_t adjoint_size, size_t index, const void *values) {
+    return exchange(net, steps, batch, adjoint, adjoint_size, index, NULL, values);
+}
+
+/* ---- Running ------------------------------------------------------------------------------ */
+
+/* Gradients of the outputs of inner layers: two buffers in turn, then the scratch of a part. */
+typedef struct plan {
+    size_t between; /* bytes of a buffer, 0 for a single layer */
+    size_t total;
+} plan;
+
+static int make_plan(const frnn_config *net, size_t steps, size_t batch, plan *p) {
+    const size_t itemsize = frnn_itemsize(net->dtype);
+    size_t part_size = 0, at;
+    p->between = 0;
+    for (size_t layer = 0; layer < frnn_min(net->num_layers, 2); layer++) {
+        const frnn_part part = frnn_part_shape(net, layer);
+        size_t size;
+        if (!frnn_part_back_scratch(&part, itemsize, steps, batch, &size))
+            return 0;
+        part_size = frnn_max(part_size, size);
+    }
+    size_t rows = steps;
+    if (net->num_layers > 1 &&
+        (!frnn_mul(&rows, batch) ||
+         !frnn_append(&p->between, &at, rows, net->num_directions, net->hidden_size, itemsize)))
+        return 0;
+    p->total = p->between;
+    return frnn_mul(&p->total, 2) && frnn_add(&p->total, part_size) && p->total <= PTRDIFF_MAX;
+}
+
+frnn_status frnn_backward_scratch_size(const frnn_config *net, size_t steps, size_t batch,
+                                       size_t *size) {
+    size_t packed, adjoint;
+    plan p;
+    if (frnn_config_check(net) != FRNN_OK || size == NULL)
+        return FRNN_E_ARG;
+    if (!total(net, steps, batch, &packed, &adjoint) || !make_plan(net, steps, batch, &p))
+        return FRNN_E_SIZE;
+    *size = p.total;
+    return FRNN_OK;
+}
+
+/* All that frnn_backward() is given; *adjoint is then its header. */
+static frnn_status check_back(const frnn_config *net, const void *packed, size_t packed_size,
+                              const frnn_back *back, frnn_header *adjoint, plan *p) {
+    size_t packed_needed, adjoint_needed, saved_needed;
+    frnn_header header;
+    if (frnn_config_check(net) != FRNN_OK || back == NULL || back->struct_size != sizeof *back ||
+        back->steps > back->total_steps || back->dy_begin > back->steps ||
+        (net->num_directions == 2 && back->steps != back->total_steps))
+        return FRNN_E_ARG;
+    if (!total(net, back->total_steps, back->batch, &packed_needed, &adjoint_needed) ||
+        !make_plan(net, back->steps, back->batch, p))
+        return FRNN_E_SIZE;
+    frnn_status status = frnn_saved_size(net, back->steps, back->batch, &saved_needed);
+    if (status == FRNN_OK)
+        status = frnn_buffer_check(packed, packed_size, packed_needed);
+    if (status == FRNN_OK)
+        status = frnn_header_check(packed, FRNN_MAGIC_PACKED_BACK, net, 0, 0, &header);
+    if (status == FRNN_OK)
+        status = frnn_buffer_check(back->saved, back->saved_size, saved_needed);
+    if (status == FRNN_OK)
+        status = frnn_header_check(back->saved, FRNN_MAGIC_SAVED, net, back->batch, back->steps,
+                                   &header);
+    if (status == FRNN_OK)
+        status = frnn_buffer_check(back->adjoint, back->adjoint_size, adjoint_needed);
+    if (status == FRNN_OK)
+        status = frnn_header_check(back->adjoint, FRNN_MAGIC_ADJOINT, net, back->batch,
+                                   back->total_steps, adjoint);
+    if (status == FRNN_OK && back->steps > back->total_steps - adjoint->position)
+        status = FRNN_E_ARG;
+    if (status == FRNN_OK && p->total > 0)
+        status = frnn_buffer_check(back->scratch, back->scratch_size, p->total);
+    if (status == FRNN_OK && back->steps > 0 && back->batch > 0 && back->x == NULL)
+        status = FRNN_E_ARG;
+    return status;
+}
+
+/* What the gradients of a part are summed in. */
+static frnn_gradients part_sums(const train_part *part, char *adjoint) {
+    frnn_gradients sums = {0};
+    if (part->sums == 0)
+        return sums;
+    sums.weight_ih = adjoint + part->sum[SUM_WEIGHT_IH];
+    sums.weight_hh = adjoint + part->sum[SUM_WEIGHT_HH];
+    sums.bias_ih = adjoint + part->sum[SUM_BIAS_IH];
+    sums.bias_hh = adjoint + part->sum[SUM_BIAS_HH];
+    sums.alpha = adjoint + part->sum[SUM_ALPHA];
+    return sums;
+}
+
+/* What is not wanted of the gradients is not summed either. */
+static void drop_unwanted(const frnn_gradients *wanted, frnn_gradients *sums) {
+    sums->weight_ih = wanted->weight_ih == NULL ? NULL : sums->weight_ih;
+    sums->weight_hh = wanted->weight_hh == NULL ? NULL : sums->weight_hh;
+    sums->bias_ih = wanted->bias_ih == NULL ? NULL : sums->bias_ih;
+    sums->bias_hh = wanted->bias_hh == NULL ? NULL : sums->bias_hh;
+    sums->alpha = wanted->alpha == NULL ? NULL : sums->alpha;
+}
+
+/* Gradients of a sequence without steps or rows. */
+static void zero_gradients(const frnn_config *net, const frnn_gradients *gradients) {
+    for (size_t i = 0; i < net->num_layers * net->num_directions; i++) {
+        const frnn_part part = frnn_part_shape(net, i / net->num_directions);
+        const frnn_gradients *g = &gradients[i];
+        const size_t rows = part.gates * part.hidden_size * frnn_itemsize(net->dtype);
+        if (g->weight_ih != NULL)
+            memset(g->weight_ih, 0, rows * part.input_size);
+        if (g->weight_hh != NULL)
+            memset(g->weight_hh, 0, rows * part.hidden_size);
+        if (g->bias_ih != NULL)
+            memset(g->bias_ih, 0, rows);
+        if (g->bias_hh != NULL)
+            memset(g->bias_hh, 0, rows);
+        if (g->alpha != NULL)
+            memset(g->alpha, 0, part.hidden_size * frnn_itemsize(net->dtype));
+    }
+}
+
+static void run_part(const frnn_config *net, const char *packed, const frnn_back *back,
+                     size_t index, frnn_part_back *run) {
+    const frnn_part part = frnn_part_shape(net, index / net->num_directions);
+    const train_part t = train_part_get(net, back->total_steps, back->batch, index);
+    char *const adjoint = back->adjoint;
+    run->part = &part;
+    run->reverse = index % net->num_directions == 1;
+    run->w_ih = packed + t.w_ih;
+    run->w_hh = packed + t.w_hh;
+    run->alpha = packed + t.alpha;
+    run->saved = (const char *)back->saved + FRNN_HEADER_SIZE + index * run->layout->size;
+    run->dh = adjoint + t.dh;
+    run->carry = adjoint + t.carry;
+    run->gradients = back->gradients == NULL ? NULL : &back->gradients[index];
+    run->dalpha = NULL;
+    if (frnn_cell_get(net->cell)->alpha &&
+        (part.gates == 0 || (run->gradients != NULL && run->gradients->alpha != NULL)))
+        run->dalpha = adjoint + t.dalpha;
+    run->sums = part_sums(&t, adjoint);
+    if (run->gradients != NULL)
+        drop_unwanted(run->gradients, &run->sums);
+    if (part.gates > 0)
+        frnn_part_backward(run);
+    else
+        frnn_part_scan_back(run);
+}
+
+static void run_layers(const frnn_config *net, const char *packed, const plan *p,
+                       const frnn_back *back, frnn_part_back *run) {
+    const size_t L = net->num_layers, D = net->num_directions;
+    const size_t width = net->hidden_size * run->itemsize; /* bytes of one direction's output */
+    char *const between = back->scratch;
+    const char *dy = back->dy;
+    for (size_t layer = L; layer-- > 0;) {
+        char *const dx = layer == 0 ? back->dx : between + layer % 2 * p->between;
+        for (size_t direction = 0; direction < D; direction++) {
+            const size_t index = layer * D + direction;
+            run->dy = dy == NULL ? NULL : dy + direction * width;
+            run->dx = dx;
+            run->dx_add = direction == 1;
+            run->dx_row = layer == 0 ? back->dx_row : (ptrdiff_t)(D * net->hidden_size);
+            run->dx_step = layer == 0 ? back->dx_step : (ptrdiff_t)back->batch * run->dx_row;
+            for (size_t d = 0; d < 2; d++)
+                run->below[d] = layer > 0 && d < D ? (const char *)back->saved + FRNN_HEADER_SIZE +
+                                                         ((layer - 1) * D + d) * run->layout->size
+                                                   : NULL;
+            run_part(net, packed, back, index, run);
+        }
+        dy = dx;
+        run->dy_step = run->dx_step;
+        run->dy_row = run->dx_row;
+        run->dy_begin = 0;
+    }
+}
+
+frnn_status frnn_backward(const frnn_config *net, const void *packed, size_t packed_size,
+                          const frnn_back *back) {
+    frnn_header header;
+    frnn_saved layout;
+    plan p;
+    frnn_status status = check_back(net, packed, packed_size, back, &header, &p);
+    if (status != FRNN_OK)
+        return status;
+    frnn_saved_layout(net, back->steps, back->batch, &layout);
+    frnn_part_back run = {
+        .kernels = frnn_kernels_active(net->dtype),
+        .layout = &layout,
+        .cell = net->cell,
+        .activation = net->activation,
+        .itemsize = frnn_itemsize(net->dtype),
+        .steps = back->steps,
+        .batch = back->batch,
+        .x = back->x,
+        .x_step = back->x_step,
+        .x_row = back->x_row,
+        .dy_step = back->dy_step,
+        .dy_row = back->dy_row,
+        .dy_begin = back->dy_begin,
+        .accumulate = back->accumulate,
+        .position = header.position,
+        .last = header.position + back->steps == back->total_steps,
+        .scratch = (char *)back->scratch + 2 * p.between,
+    };
+    if (run.kernels == NULL)
+        return FRNN_E_ISA;
+    if (back->batch > 0 && back->steps > 0)
+        run_layers(net, packed, &p, back, &run);
+    else if (back->gradients != NULL && !back->accumulate && header.position == 0)
+        zero_gradients(net, back->gradients);
+    header.position += back->steps;
+    memcpy(back->adjoint, &header, sizeof header);
+    return FRNN_OK;
+}

@@ -1,0 +1,172 @@
+"""Forward for training and backward: what `Layer.forward_train` and `Layer.backward` do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _core
+from ._arrays import Array, as_input, as_real, check_flag, describe
+
+if TYPE_CHECKING:
+    from ._base import Layer, State
+
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What `Layer.backward` finds.
+
+    Attributes:
+        x: with respect to the input, in its shape; None if not wanted.
+        state: with respect to the state before the first step, in the form of a state.
+        params: with respect to the parameters, by name; empty if not wanted.
+    """
+
+    x: Array | None
+    state: State
+    params: dict[str, Array] = field(default_factory=dict)
+
+
+class Tape:
+    """What `Layer.forward_train` keeps for `Layer.backward`.
+
+    Attributes:
+        nbytes: bytes that are held, without the input, which is only referred to.
+    """
+
+    def __init__(self, whole: _core.Tape) -> None:
+        self._whole = whole
+
+    @property
+    def nbytes(self) -> int:
+        return self._whole.nbytes
+
+
+def forward_train(
+    layer: Layer, x: Any, state: Any, out: Array | None, checkpoint: int | str | None
+) -> tuple[Array, State, Tape]:
+    """See `Layer.forward_train`."""
+    segment = _segment(checkpoint)
+    net = layer._packed or layer._net()
+    tape = _core.Tape(segment)
+    result = net.call(x, state, out, layer.batch_first, layer._parallel_time, tape)
+    if result is None:
+        x, state, out = layer._converted(x, state, out, net.states)
+        result = net.call(x, state, out, layer.batch_first, layer._parallel_time, tape)
+        assert result is not None
+    return *result, Tape(tape)
+
+
+def _segment(checkpoint: int | str | None) -> int:
+    if checkpoint is None:
+        return 0
+    if isinstance(checkpoint, str):
+        if checkpoint == "auto":
+            return -1
+    elif isinstance(checkpoint, (int, np.integer)) and not isinstance(checkpoint, bool):
+        if checkpoint >= 1:
+            return min(int(checkpoint), 2**62)
+        raise ValueError(f"checkpoint: expected at least 1, got {checkpoint}")
+    raise TypeError(f"checkpoint: expected None, a number of steps or 'auto', got {checkpoint!r}")
+
+
+def backward(
+    layer: Layer,
+    tape: Tape,
+    dy: Any,
+    dstate: Any,
+    out: Mapping[str, Array] | None,
+    need_x: bool,
+    need_params: bool,
+) -> Gradients:
+    """See `Layer.backward`."""
+    if not isinstance(tape, Tape):
+        raise TypeError(f"tape: expected what forward_train returned, got {describe(tape)}")
+    whole, net = tape._whole, layer._packed or layer._net()
+    if not whole.belongs_to(net):
+        raise ValueError(f"tape: expected one of a layer like {layer!r}")
+    check_flag("need_x", need_x)
+    check_flag("need_params", need_params)
+    _, y_shape, state_shape = whole.shapes()
+    dy = _check_dy(layer, dy, y_shape)
+    arrays = _check_dstate(layer, dstate, state_shape, net.states)
+    targets = _check_out(layer, out)
+    if not need_params:
+        dx, final = whole.backward(dy, arrays, need_x, None)
+        return Gradients(dx, final if net.states > 1 else final[0])
+    fresh = np.zeros if targets else np.empty  # what is not overwritten is added to
+    params = {
+        name: targets[name] if name in targets else fresh(value.shape, layer.dtype)
+        for name, value in layer._parameters.items()
+    }
+    dx, final = whole.backward(dy, arrays, need_x, layer._in_parts(params), bool(targets))
+    return Gradients(dx, final if net.states > 1 else final[0], params)
+
+
+def _check_dy(layer: Layer, dy: Any, shape: tuple[int, ...]) -> Array | None:
+    if dy is None:
+        return None
+    array = as_input("dy", dy, layer.dtype)
+    time = 1 if layer.batch_first and len(shape) == 3 else 0
+    last = shape[:time] + shape[time + 1 :]
+    if array.shape not in (shape, last):
+        raise ValueError(
+            f"dy: expected shape {shape}, or {last} for the last step only, got {array.shape}"
+        )
+    return array
+
+
+def _check_dstate(
+    layer: Layer, dstate: Any, shape: tuple[int, ...], states: int
+) -> tuple[Array | None, ...]:
+    """The arrays, contiguous; None for zeros."""
+    if dstate is None:
+        return ()
+    names: tuple[str, ...] = ("dstate",)
+    if states == 1:
+        dstate = (dstate,)
+    else:
+        names = ("dstate[0] (dh)", "dstate[1] (dc)")
+        if not isinstance(dstate, (tuple, list)) or len(dstate) != states:
+            raise TypeError(f"dstate: expected a tuple (dh, dc), got {describe(dstate)}")
+    arrays: list[Array | None] = []
+    for name, value in zip(names, dstate, strict=True):
+        if value is None:
+            arrays.append(None)
+            continue
+        array = as_real(name, value, layer.dtype)
+        if array.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+        arrays.append(np.require(array, requirements=["C", "A"]))
+    return tuple(arrays)
+
+
+def _check_out(layer: Layer, out: Mapping[str, Array] | None) -> dict[str, Array]:
+    """Arrays to add gradients to, by name."""
+    if out is None:
+        return {}
+    if not isinstance(out, Mapping):
+        raise TypeError(f"out: expected arrays by parameter name, got {describe(out)}")
+    for name, array in out.items():
+        if name not in layer._parameters:
+            raise ValueError(
+                f"out: expected some of {', '.join(layer._parameters)}, got {name!r}"
+            )
+        shape = layer._parameters[name].shape
+        if not isinstance(array, np.ndarray) or array.dtype != layer.dtype:
+            raise TypeError(
+                f"out: {name}: expected an array of {layer.dtype}, got {describe(array)}"
+            )
+        if array.shape != shape:
+            raise ValueError(f"out: {name}: expected shape {shape}, got {array.shape}")
+        if not array.flags.writeable:
+            raise ValueError(f"out: {name}: expected a writeable array, got a read-only one")
+        if not (array.flags.c_contiguous and array.flags.aligned):
+            raise ValueError(
+                f"out: {name}: expected an aligned C-contiguous array, got strides {array.strides}"
+            )
+    return dict(out)
