@@ -255,7 +255,7 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
  *
  * Numerics. Gradients of x and of the state have the same bits whatever the batch and the row in
  * it. Gradients of parameters are sums over steps and rows: chains of fused multiply-adds over
- * about 128 rows, added up over about 1024 rows, added up; the same bits for any instruction set
+ * about 128 rows, added up over about 4096 rows, added up; the same bits for any instruction set
  * and any checkpoints, but not for another batch size. A gradient that fades below 2^-100 (double:
  * 2^-900) on its way through time becomes 0. The derivative of relu at 0 is 0.
  */

@@ -392,7 +392,7 @@ typedef struct frnn_part_back {
 /* Sums over rows are chains of about FRNN_SUM_ROWS rows, added up to sums of about FRNN_SUPER_ROWS
  * rows, added up: the error grows with the length of each level only. In steps: */
 #define FRNN_SUM_ROWS   128
-#define FRNN_SUPER_ROWS 1024
+#define FRNN_SUPER_ROWS 4096
 size_t frnn_sum_steps(size_t batch);
 size_t frnn_super_steps(size_t batch);
 

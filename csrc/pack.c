@@ -5,22 +5,40 @@
  */
 #include "internal.h"
 
-/* to[block][k][gate][16] from from[gate * hidden + unit][k], zeros in the padding. Elements move
- * as bytes: the source may lie anywhere in a file. */
+/* A tile of 16 units by up to 16 columns, turned round: to[k * step + unit] = from[unit][k], zeros
+ * where there is no unit. It moves in pieces of cache lines, the source as bytes: that may lie
+ * anywhere in a file. */
+#define DEFINE_TURN_TILE(name, type)                                                               \
+    static void name(const char *from, size_t row, size_t units, size_t columns, char *to,         \
+                     size_t step) {                                                                \
+        type tile[FRNN_BLOCK][FRNN_BLOCK] = {{0}};                                                 \
+        type *out = (type *)(void *)to;                                                            \
+        for (size_t unit = 0; unit < units; unit++)                                                \
+            memcpy(tile[unit], from + unit * row, columns * sizeof(type));                         \
+        for (size_t k = 0; k < columns; k++)                                                       \
+            for (size_t unit = 0; unit < FRNN_BLOCK; unit++)                                       \
+                out[k * step + unit] = tile[unit][k];                                              \
+    }
+DEFINE_TURN_TILE(turn_tile_4, uint32_t)
+DEFINE_TURN_TILE(turn_tile_8, uint64_t)
+
+/* to[block][k][gate][16] from from[gate * hidden + unit][k], zeros in the padding. */
 static void pack_matrix(const frnn_part *part, size_t itemsize, const char *from, size_t k_size,
                         char *to) {
-    const size_t hidden = part->hidden_size;
+    const size_t hidden = part->hidden_size, row = k_size * itemsize;
+    const size_t step = part->gates * FRNN_BLOCK; /* elements from k to k */
     for (size_t block = 0; block < part->blocks; block++)
-        for (size_t k = 0; k < k_size; k++)
-            for (size_t gate = 0; gate < part->gates; gate++)
-                for (size_t i = 0; i < FRNN_BLOCK; i++, to += itemsize) {
-                    const size_t unit = block * FRNN_BLOCK + i;
-                    if (unit < hidden)
-                        memcpy(to, from + ((gate * hidden + unit) * k_size + k) * itemsize,
-                               itemsize);
-                    else
-                        memset(to, 0, itemsize);
-                }
+        for (size_t gate = 0; gate < part->gates; gate++) {
+            const size_t unit = block * FRNN_BLOCK, units = frnn_min(hidden - unit, FRNN_BLOCK);
+            const char *rows = from + (gate * hidden + unit) * row;
+            char *panel = to + (block * k_size * step + gate * FRNN_BLOCK) * itemsize;
+            for (size_t k = 0; k < k_size; k += FRNN_BLOCK) {
+                const size_t columns = frnn_min(k_size - k, FRNN_BLOCK);
+                (itemsize == 4 ? turn_tile_4 : turn_tile_8)(rows + k * itemsize, row, units,
+                                                            columns, panel + k * step * itemsize,
+                                                            step);
+            }
+        }
 }
 
 static double element(frnn_dtype dtype, const void *array, size_t i) {

@@ -46,6 +46,7 @@ class Layer:
         self.num_layers = 1
         self.bidirectional = False
         self._parameters: dict[str, Array] = {}
+        self._plain: _core.Net | None = None  # without weights
         self._packed: _core.Net | None = None
         self._lock = threading.Lock()
 
@@ -126,6 +127,12 @@ class Layer:
         """Arrays by parameter name in the order of the C library: a tuple per layer, direction."""
         raise NotImplementedError
 
+    def _kind(self) -> tuple[Any, ...]:
+        """What two layers have in common if a tape of one serves the other."""
+        names = ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first", "dtype")
+        options = (getattr(self, name) for name in names)
+        return (self._cell, self.activation, *options, tuple(self._parameters))
+
     def _check_sizes(self) -> _core.Net:
         """The net without its weights, or an error if it could not be held in memory."""
         return _core.Net(
@@ -142,7 +149,8 @@ class Layer:
         """The net with packed weights, packed again if a parameter has changed."""
         with self._lock:
             if self._packed is None:
-                self._packed = self._check_sizes().pack(self._in_parts(self._parameters))
+                self._plain = self._plain or self._check_sizes()
+                self._packed = self._plain.pack(self._in_parts(self._parameters))
             return self._packed
 
     # ---- Calls
@@ -311,11 +319,11 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_packed"], state["_lock"]
+        del state["_plain"], state["_packed"], state["_lock"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _packed=None, _lock=threading.Lock())
+        self.__dict__.update(state, _plain=None, _packed=None, _lock=threading.Lock())
         for array in self._parameters.values():
             array.flags.writeable = False
 

@@ -1,6 +1,6 @@
 # The C library as Cython sees it; csrc/fastrnn.h is the manual.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 cdef extern from "internal.h" nogil:
     ctypedef enum frnn_status:
@@ -97,7 +97,6 @@ cdef extern from "internal.h" nogil:
 
     const char *frnn_strerror(frnn_status status)
     const frnn_cell_info *frnn_cell_get(frnn_cell cell)
-    uint32_t frnn_config_key(const frnn_config *net)
     frnn_status frnn_config_check(const frnn_config *net)
     frnn_status frnn_packed_size(const frnn_config *net, size_t *size)
     frnn_status frnn_pack(const frnn_config *net, const frnn_weights *weights, void *packed,

@@ -23,7 +23,38 @@ class Net:
         out: Any,
         batch_first: bool,
         parallel_time: bool,
+        tape: Tape | None = None,
     ) -> tuple[NDArray[Any], Any] | None: ...
+    def saved_size(self, steps: int, batch: int) -> int: ...
+    def call_train(
+        self, x: Any, state: Any, out: Any, batch_first: bool, saved: NDArray[Any]
+    ) -> tuple[NDArray[Any], Any] | None: ...
+    def backward(
+        self,
+        x: NDArray[Any],
+        saved: NDArray[Any],
+        dy: NDArray[Any] | None,
+        dstate: tuple[NDArray[Any] | None, ...],
+        batch_first: bool,
+        need_x: bool,
+        grads: list[tuple[NDArray[Any] | None, ...]] | None,
+        accumulate: bool = False,
+    ) -> tuple[NDArray[Any] | None, tuple[NDArray[Any], ...]]: ...
+
+class Tape:
+    def __init__(self, checkpoint: int = 0, saved: NDArray[Any] | None = None) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+    def inputs(self) -> tuple[NDArray[Any], ...]: ...
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]: ...
+    def backward(
+        self,
+        dy: NDArray[Any] | None,
+        dstate: tuple[NDArray[Any] | None, ...],
+        need_x: bool,
+        grads: list[tuple[NDArray[Any] | None, ...]] | None,
+        accumulate: bool = False,
+    ) -> tuple[NDArray[Any] | None, tuple[NDArray[Any], ...]]: ...
 
 class Stream:
     def __init__(self, net: Net, batch: int) -> None: ...

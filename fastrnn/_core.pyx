@@ -75,12 +75,13 @@ cdef class Net:
 
     def pack(self, list weights):
         """Packs a list of (weight_ih, weight_hh, bias_ih, bias_hh, alpha), each an array or None:
-        layer by layer, forward before reverse. Returns a new Net."""
+        layer by layer, forward before reverse. Returns a new Net, which shares the workspaces of
+        this one."""
         cdef Net net = Net.__new__(Net)
         cdef size_t size
         net.config = self.config
         net.gates, net.states, net.step_flops = self.gates, self.states, self.step_flops
-        net.dtype, net.spare, net.spare_back = self.dtype, [], []
+        net.dtype, net.spare, net.spare_back = self.dtype, self.spare, self.spare_back
         net.weights = weights
         check(frnn_packed_size(&self.config, &size), "weights")
         net.packed = Memory(size)

@@ -24,10 +24,9 @@ cdef class Tape:
         held = 0 if self.saved is None else self.saved.nbytes
         return held + sum((<Memory> state).size for state in self.states)
 
-    def belongs_to(self, Net net):
-        """Whether a net of this configuration filled it."""
-        return (self.net is not None and self.net.dtype == net.dtype
-                and frnn_config_key(&self.net.config) == frnn_config_key(&net.config))
+    def inputs(self):
+        """The arrays that the backward reads."""
+        return (self.x,)
 
     def shapes(self):
         """Of x, of y and of a state array."""
@@ -65,7 +64,7 @@ cdef class Tape:
         cdef frnn_run run = space.run
         self.attach(net, x, batch_first)
         self.segment = 0
-        if self.checkpoint != 0 and net.gates > 0 and net.config.num_directions == 1:
+        if self.checkpoint != 0 and net.gates > 0:
             unit = frnn_checkpoint_unit(self.batch)
             piece = self.checkpoint if self.checkpoint > 0 else <size_t> math.isqrt(self.steps)
             piece = unit if piece < unit else piece

@@ -10,10 +10,10 @@ import numpy as np
 
 from . import _core
 from ._arrays import Array, as_input, as_real, check_flag, describe
+from ._bidirectional import BidirectionalTape
 
 if TYPE_CHECKING:
     from ._base import Layer, State
-
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,13 @@ class Gradients:
         x: with respect to the input, in its shape; None if not wanted.
         state: with respect to the state before the first step, in the form of a state.
         params: with respect to the parameters, by name; empty if not wanted.
+
+    Example:
+        >>> from fastrnn import RNN
+        >>> rnn = RNN(3, 8, seed=0)
+        >>> y, h, tape = rnn.forward_train(np.ones((5, 3), np.float32))
+        >>> rnn.backward(tape, y, need_x=False).params["bias_ih_l0"].shape
+        (8,)
     """
 
     x: Array | None
@@ -36,14 +43,22 @@ class Tape:
 
     Attributes:
         nbytes: bytes that are held, without the input, which is only referred to.
+
+    Example:
+        >>> from fastrnn import RNN
+        >>> rnn, x = RNN(3, 8, seed=0), np.ones((9999, 3), np.float32)
+        >>> whole, short = (rnn.forward_train(x, checkpoint=k)[2] for k in (None, "auto"))
+        >>> whole.nbytes > 50 * short.nbytes
+        True
     """
 
-    def __init__(self, whole: _core.Tape) -> None:
-        self._whole = whole
+    def __init__(self, core: _core.Tape | BidirectionalTape, layer: Layer) -> None:
+        self._core = core
+        self._kind = layer._kind()
 
     @property
     def nbytes(self) -> int:
-        return self._whole.nbytes
+        return self._core.nbytes
 
 
 def forward_train(
@@ -52,13 +67,17 @@ def forward_train(
     """See `Layer.forward_train`."""
     segment = _segment(checkpoint)
     net = layer._packed or layer._net()
-    tape = _core.Tape(segment)
-    result = net.call(x, state, out, layer.batch_first, layer._parallel_time, tape)
+    if segment != 0 and layer.bidirectional:
+        x, state, out = layer._converted(x, state, out, net.states)
+        tape = BidirectionalTape(layer, net.states, segment)
+        return *tape.forward(x, state, out), Tape(tape, layer)
+    core = _core.Tape(segment)
+    result = net.call(x, state, out, layer.batch_first, layer._parallel_time, core)
     if result is None:
         x, state, out = layer._converted(x, state, out, net.states)
-        result = net.call(x, state, out, layer.batch_first, layer._parallel_time, tape)
+        result = net.call(x, state, out, layer.batch_first, layer._parallel_time, core)
         assert result is not None
-    return *result, Tape(tape)
+    return *result, Tape(core, layer)
 
 
 def _segment(checkpoint: int | str | None) -> int:
@@ -86,24 +105,24 @@ def backward(
     """See `Layer.backward`."""
     if not isinstance(tape, Tape):
         raise TypeError(f"tape: expected what forward_train returned, got {describe(tape)}")
-    whole, net = tape._whole, layer._packed or layer._net()
-    if not whole.belongs_to(net):
+    core, net = tape._core, layer._packed or layer._net()
+    if tape._kind != layer._kind():
         raise ValueError(f"tape: expected one of a layer like {layer!r}")
     check_flag("need_x", need_x)
     check_flag("need_params", need_params)
-    _, y_shape, state_shape = whole.shapes()
+    _, y_shape, state_shape = core.shapes()
     dy = _check_dy(layer, dy, y_shape)
     arrays = _check_dstate(layer, dstate, state_shape, net.states)
-    targets = _check_out(layer, out)
+    targets = _check_out(layer, out, (dy, *arrays, *core.inputs()))
     if not need_params:
-        dx, final = whole.backward(dy, arrays, need_x, None)
+        dx, final = core.backward(dy, arrays, need_x, None)
         return Gradients(dx, final if net.states > 1 else final[0])
     fresh = np.zeros if targets else np.empty  # what is not overwritten is added to
     params = {
         name: targets[name] if name in targets else fresh(value.shape, layer.dtype)
         for name, value in layer._parameters.items()
     }
-    dx, final = whole.backward(dy, arrays, need_x, layer._in_parts(params), bool(targets))
+    dx, final = core.backward(dy, arrays, need_x, layer._in_parts(params), bool(targets))
     return Gradients(dx, final if net.states > 1 else final[0], params)
 
 
@@ -145,17 +164,17 @@ def _check_dstate(
     return tuple(arrays)
 
 
-def _check_out(layer: Layer, out: Mapping[str, Array] | None) -> dict[str, Array]:
-    """Arrays to add gradients to, by name."""
+def _check_out(
+    layer: Layer, out: Mapping[str, Array] | None, others: tuple[Array | None, ...]
+) -> dict[str, Array]:
+    """Arrays to add gradients to, by name; `others` are read meanwhile."""
     if out is None:
         return {}
     if not isinstance(out, Mapping):
         raise TypeError(f"out: expected arrays by parameter name, got {describe(out)}")
     for name, array in out.items():
         if name not in layer._parameters:
-            raise ValueError(
-                f"out: expected some of {', '.join(layer._parameters)}, got {name!r}"
-            )
+            raise ValueError(f"out: expected some of {', '.join(layer._parameters)}, got {name!r}")
         shape = layer._parameters[name].shape
         if not isinstance(array, np.ndarray) or array.dtype != layer.dtype:
             raise TypeError(
@@ -169,4 +188,8 @@ def _check_out(layer: Layer, out: Mapping[str, Array] | None) -> dict[str, Array
             raise ValueError(
                 f"out: {name}: expected an aligned C-contiguous array, got strides {array.strides}"
             )
+        apart = [*(other for other in others if other is not None)]
+        apart += [other for key, other in out.items() if key != name]
+        if any(np.may_share_memory(array, other) for other in apart):
+            raise ValueError(f"out: {name}: must not overlap another array of this call")
     return dict(out)

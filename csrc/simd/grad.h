@@ -134,6 +134,9 @@ static void project_back(const frnn_project_back *s) {
 
 /* ---- Parameters: sums of outer products ---------------------------------------------------- */
 
+#define OUTER_BLOCK_BYTES (512 * 1024)
+#define ONES_CHAIN        16
+
 /* The most rows and vectors of a tile of c. */
 #if defined(FRNN_ISA_AVX2)
 #define OUTER_ROWS    6
@@ -150,7 +153,10 @@ INLINE void outer_tile(const int rows, const int vectors, const frnn_outer *s, c
     for (size_t begin = 0; begin < s->rows; begin += s->chain) {
         vreal sum[OUTER_ROWS][OUTER_VECTORS];
         UNROLL for (int r = 0; r < rows; r++) {
-            UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = vzero();
+            UNROLL for (int v = 0; v < vectors; v++) {
+                vprefetch(c + (size_t)r * s->n + v * VL); /* it is needed at the end of the chain */
+                sum[r][v] = vzero();
+            }
         }
         for (size_t k = frnn_min(s->chain, s->rows - begin); k > 0; k--) {
             vreal factor[OUTER_VECTORS];
@@ -197,7 +203,7 @@ NOINLINE void outer_choose(size_t rows, size_t vectors, const frnn_outer *s, con
     }
 }
 
-/* c[i] (+)= sum over r of a[r][i], the same chains. */
+/* c[i] (+)= sum over r of a[r][i], the same chains, of shorter ones: an addition is cheap here. */
 static void outer_ones(const frnn_outer *s) {
     for (size_t i = 0; i < s->m; i += VL) {
         const size_t lanes = frnn_min(VL, s->m - i);
@@ -206,8 +212,14 @@ static void outer_ones(const frnn_outer *s) {
         int add = s->add;
         for (size_t begin = 0; begin < s->rows; begin += s->chain) {
             vreal sum = vzero();
-            for (size_t k = frnn_min(s->chain, s->rows - begin); k > 0; k--, a += s->a_row)
-                sum = vadd(vload_n(a, lanes), sum);
+            for (size_t k = frnn_min(s->chain, s->rows - begin); k > 0;) {
+                vreal part = vzero();
+                const size_t length = frnn_min(k, ONES_CHAIN);
+                for (size_t r = 0; r < length; r++, a += s->a_row)
+                    part = vadd(vload_n(a, lanes), part);
+                sum = vadd(part, sum);
+                k -= length;
+            }
             vstore_n(c, add ? vadd(vload_n(c, lanes), sum) : sum, lanes);
             add = 1;
         }
@@ -219,13 +231,18 @@ static void outer(const frnn_outer *s) {
         outer_ones(s);
         return;
     }
-    for (size_t j = 0; j < s->n; j += OUTER_VECTORS * VL) {
-        const size_t columns = frnn_min(OUTER_VECTORS * VL, s->n - j);
-        const size_t vectors = (columns - 1) / VL + 1, lanes = columns - (vectors - 1) * VL;
-        for (size_t i = 0; i < s->m; i += OUTER_ROWS)
-            outer_choose(frnn_min(OUTER_ROWS, s->m - i), vectors, s, (const real *)s->a + i,
-                         (const real *)s->b + j, (real *)s->c + i * s->n + j, lanes);
-    }
+    /* So many columns of a stay in L2 while all strips of b pass over them. */
+    const size_t block =
+        frnn_max(OUTER_BLOCK_BYTES / (s->rows * sizeof(real)) / OUTER_ROWS, 8) * OUTER_ROWS;
+    for (size_t first = 0; first < s->m; first += block)
+        for (size_t j = 0; j < s->n; j += OUTER_VECTORS * VL) {
+            const size_t columns = frnn_min(OUTER_VECTORS * VL, s->n - j);
+            const size_t vectors = (columns - 1) / VL + 1, lanes = columns - (vectors - 1) * VL;
+            const size_t end = frnn_min(first + block, s->m);
+            for (size_t i = first; i < end; i += OUTER_ROWS)
+                outer_choose(frnn_min(OUTER_ROWS, end - i), vectors, s, (const real *)s->a + i,
+                             (const real *)s->b + j, (real *)s->c + i * s->n + j, lanes);
+        }
 }
 
 static void add_array(const void *from, void *to, size_t n) {
