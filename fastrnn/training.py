@@ -116,14 +116,18 @@ def backward(
     targets = _check_out(layer, out, (dy, *arrays, *core.inputs()))
     if not need_params:
         dx, final = core.backward(dy, arrays, need_x, None)
-        return Gradients(dx, final if net.states > 1 else final[0])
+        return Gradients(dx, _as_state(final))
     fresh = np.zeros if targets else np.empty  # what is not overwritten is added to
     params = {
         name: targets[name] if name in targets else fresh(value.shape, layer.dtype)
         for name, value in layer._parameters.items()
     }
     dx, final = core.backward(dy, arrays, need_x, layer._in_parts(params), bool(targets))
-    return Gradients(dx, final if net.states > 1 else final[0], params)
+    return Gradients(dx, _as_state(final), params)
+
+
+def _as_state(arrays: tuple[Array, ...]) -> Any:
+    return arrays if len(arrays) > 1 else arrays[0]
 
 
 def _check_dy(layer: Layer, dy: Any, shape: tuple[int, ...]) -> Array | None:

@@ -137,13 +137,14 @@ static void project_back(const frnn_project_back *s) {
 #define OUTER_BLOCK_BYTES (512 * 1024)
 #define ONES_CHAIN        16
 
-/* The most rows and vectors of a tile of c. */
+/* The most vectors of a tile of c, and for each number of vectors the most rows: with fewer the
+ * chains of multiply-adds would be waited for. */
 #if defined(FRNN_ISA_AVX2)
-#define OUTER_ROWS    6
-#define OUTER_VECTORS 2
+#define OUTER_VECTORS       2
+#define OUTER_ROWS(vectors) ((vectors) == 1 ? 8 : 4)
 #else
-#define OUTER_ROWS    4
-#define OUTER_VECTORS 4
+#define OUTER_VECTORS       4
+#define OUTER_ROWS(vectors) ((vectors) == 1 ? 16 : (vectors) < 4 ? 8 : 4)
 #endif
 
 /* A tile of c: `rows` by `vectors`, both constants, the last vector of `lanes` lanes. */
@@ -151,7 +152,7 @@ INLINE void outer_tile(const int rows, const int vectors, const frnn_outer *s, c
                        const real *b, real *c, size_t lanes) {
     int add = s->add;
     for (size_t begin = 0; begin < s->rows; begin += s->chain) {
-        vreal sum[OUTER_ROWS][OUTER_VECTORS];
+        vreal sum[OUTER_ROWS(1)][OUTER_VECTORS];
         UNROLL for (int r = 0; r < rows; r++) {
             UNROLL for (int v = 0; v < vectors; v++) {
                 vprefetch(c + (size_t)r * s->n + v * VL); /* it is needed at the end of the chain */
@@ -182,25 +183,37 @@ INLINE void outer_tile(const int rows, const int vectors, const frnn_outer *s, c
     }
 }
 
-/* Calls the tile of that size. */
+/* Calls the tile of that size: rows is 16, 8, 4, 2 or 1. */
 NOINLINE void outer_choose(size_t rows, size_t vectors, const frnn_outer *s, const real *a,
                            const real *b, real *c, size_t lanes) {
     switch (rows * 8 + vectors) {
+#define LEGAL(rows, vectors)                                                                       \
+    ((vectors) <= OUTER_VECTORS && (rows) <= OUTER_ROWS((vectors) <= OUTER_VECTORS ? (vectors) : 1))
 #define CASE(rows, vectors)                                                                        \
     case (rows) * 8 + (vectors):                                                                   \
-        if ((rows) <= OUTER_ROWS && (vectors) <= OUTER_VECTORS)                                    \
-            outer_tile((rows) <= OUTER_ROWS ? (rows) : 1,                                          \
-                       (vectors) <= OUTER_VECTORS ? (vectors) : 1, s, a, b, c, lanes);             \
+        if (LEGAL(rows, vectors))                                                                  \
+            outer_tile(LEGAL(rows, vectors) ? (rows) : 1, LEGAL(rows, vectors) ? (vectors) : 1, s, \
+                       a, b, c, lanes);                                                            \
         break;
-#define CASES(rows) CASE(rows, 1) CASE(rows, 2) CASE(rows, 3) CASE(rows, 4)
+#define CASES(vectors)                                                                             \
+    CASE(16, vectors) CASE(8, vectors) CASE(4, vectors) CASE(2, vectors) CASE(1, vectors)
         /* clang-format off */
-        CASES(1) CASES(2) CASES(3) CASES(4) CASES(5) CASES(6)
+        CASES(1) CASES(2) CASES(3) CASES(4)
     default:
         break;
         /* clang-format on */
 #undef CASES
 #undef CASE
+#undef LEGAL
     }
+}
+
+/* The rows of the next tile when `rows` are left. */
+INLINE size_t outer_rows(size_t rows, size_t vectors) {
+    size_t height = OUTER_ROWS(vectors);
+    while (height > rows)
+        height /= 2;
+    return height;
 }
 
 /* c[i] (+)= sum over r of a[r][i], the same chains, of shorter ones: an addition is cheap here. */
@@ -232,16 +245,18 @@ static void outer(const frnn_outer *s) {
         return;
     }
     /* So many columns of a stay in L2 while all strips of b pass over them. */
-    const size_t block =
-        frnn_max(OUTER_BLOCK_BYTES / (s->rows * sizeof(real)) / OUTER_ROWS, 8) * OUTER_ROWS;
+    const size_t block = frnn_max(OUTER_BLOCK_BYTES / (s->rows * sizeof(real)) / 16, 4) * 16;
     for (size_t first = 0; first < s->m; first += block)
         for (size_t j = 0; j < s->n; j += OUTER_VECTORS * VL) {
             const size_t columns = frnn_min(OUTER_VECTORS * VL, s->n - j);
             const size_t vectors = (columns - 1) / VL + 1, lanes = columns - (vectors - 1) * VL;
             const size_t end = frnn_min(first + block, s->m);
-            for (size_t i = first; i < end; i += OUTER_ROWS)
-                outer_choose(frnn_min(OUTER_ROWS, end - i), vectors, s, (const real *)s->a + i,
-                             (const real *)s->b + j, (real *)s->c + i * s->n + j, lanes);
+            for (size_t i = first; i < end;) {
+                const size_t rows = outer_rows(end - i, vectors);
+                outer_choose(rows, vectors, s, (const real *)s->a + i, (const real *)s->b + j,
+                             (real *)s->c + i * s->n + j, lanes);
+                i += rows;
+            }
         }
 }
 
