@@ -11,8 +11,11 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import pytest  # noqa: E402
 
 from fastrnn.bench.cases import CELLS, Case  # noqa: E402
-from fastrnn.bench.peers import ENGINES  # noqa: E402
+from fastrnn.bench.engines import ENGINES  # noqa: E402
 from fastrnn.bench.shapes import GROUPS, parse  # noqa: E402
+
+# Its threads do not survive a fork, by which OpenVINO reports itself.
+ALONE = ("jax",)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,9 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give tests that take (case, engine) every case and every engine that is installed."""
+    """Give tests that take (case, engine) every case of their file's MODE, and its engines."""
     if "case" not in metafunc.fixturenames:
         return
+    mode = metafunc.module.MODE
     cells = metafunc.config.getoption("--bench-cells").split(",")
     pairs = []
     for cell in cells:
@@ -41,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             raise pytest.UsageError(f"--bench-{error}") from None
         for shape in shapes:
             for name, engine in ENGINES.items():
-                if cell in engine.cells and engine.installed:
+                if name not in ALONE and engine.runs(mode, cell) and engine.installed:
                     label = f"{cell}-{shape}-{name}"
-                    pairs.append(pytest.param(Case(cell, shape), name, id=label))
+                    pairs.append(pytest.param(Case(cell, shape, mode), name, id=label))
     metafunc.parametrize(("case", "engine"), pairs)

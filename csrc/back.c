@@ -47,6 +47,7 @@ typedef struct workspace {
     size_t dz;      /* [1 + steps][batch][dz_row]: the first is that of the chunk before */
     size_t h, x;    /* [steps][batch][ld], [steps][batch][x_row] */
     size_t partial; /* [steps][batch][FRNN_PARTIAL] */
+    size_t sum;     /* [gates * hidden]: of one chain of rows */
     size_t size;
 } workspace;
 
@@ -60,7 +61,8 @@ static int lay_out(const frnn_part *part, size_t itemsize, size_t steps, size_t 
     return frnn_append(&w->size, &w->dz, steps + 1, batch, dz_row(part), itemsize) &&
            frnn_append(&w->size, &w->h, steps, batch, part->ld, itemsize) &&
            frnn_append(&w->size, &w->x, steps, batch, x_row(part), itemsize) &&
-           frnn_append(&w->size, &w->partial, steps, batch, FRNN_PARTIAL, itemsize);
+           frnn_append(&w->size, &w->partial, steps, batch, FRNN_PARTIAL, itemsize) &&
+           frnn_append(&w->size, &w->sum, 1, 1, dz_row(part), itemsize);
 }
 
 int frnn_part_back_scratch(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
@@ -233,16 +235,20 @@ static const frnn_gradients *sum_target(const frnn_part_back *run, uint64_t posi
     return direct ? run->gradients : &run->sums;
 }
 
-/* c (+)= the sum over rows; b NULL: of a alone. Rows that do not make up whole chains of steps are
- * those of a large batch, where each step has chains of its own. */
-static void sum_rows(const frnn_part_back *run, const char *a, size_t a_row, size_t m,
-                     const char *b, size_t b_row, size_t n, size_t steps, void *c, int add) {
+/* Rows of one chain; a larger batch has several in each step. */
+static size_t chain_rows(size_t batch) {
+    return batch > FRNN_SUM_ROWS ? FRNN_SUM_ROWS : frnn_sum_steps(batch) * batch;
+}
+
+/* c (+)= the sum over rows of outer products. */
+static void sum_outer(const frnn_part_back *run, const char *a, size_t a_row, size_t m,
+                      const char *b, size_t b_row, size_t n, size_t steps, void *c, int add) {
     if (c == NULL)
         return;
-    const int large = run->batch > FRNN_SUM_ROWS;
+    const size_t calls = run->batch > FRNN_SUM_ROWS ? steps : 1; /* no chain crosses a step then */
     frnn_outer outer = {
-        .rows = (large ? 1 : steps) * run->batch,
-        .chain = large ? FRNN_SUM_ROWS : frnn_sum_steps(run->batch) * run->batch,
+        .rows = steps / calls * run->batch,
+        .chain = chain_rows(run->batch),
         .m = m,
         .n = n,
         .a_row = a_row,
@@ -250,39 +256,68 @@ static void sum_rows(const frnn_part_back *run, const char *a, size_t a_row, siz
         .c = c,
         .add = add,
     };
-    for (size_t i = 0; i < (large ? steps : 1); i++) {
+    for (size_t i = 0; i < calls; i++) {
         outer.a = a + i * run->batch * a_row * run->itemsize;
-        outer.b = b == NULL ? NULL : b + i * run->batch * b_row * run->itemsize;
+        outer.b = b + i * run->batch * b_row * run->itemsize;
         run->kernels->outer(&outer);
         outer.add = 1;
     }
 }
 
-/* At the end of a super-sum, and at the end of all: its array to the gradients. */
+/* total += the sum over `steps` steps of rows of a. Vectors are few enough to be summed in double,
+ * chain by chain. */
+static void sum_vector(const frnn_part_back *run, const workspace *w, const char *a, size_t a_row,
+                       size_t m, size_t steps, double *total) {
+    const size_t batch = run->batch, chain = chain_rows(batch);
+    const size_t block = batch > FRNN_SUM_ROWS ? batch : steps * batch; /* chains restart in it */
+    const void *sum = run->scratch + w->sum;
+    for (size_t row = 0; row < steps * batch;) {
+        frnn_outer ones = {
+            .rows = frnn_min(chain, block - row % block),
+            .m = m,
+            .a = a + row * a_row * run->itemsize,
+            .a_row = a_row,
+            .c = run->scratch + w->sum,
+        };
+        ones.chain = ones.rows;
+        run->kernels->outer(&ones);
+        for (size_t i = 0; i < m; i++)
+            total[i] +=
+                run->itemsize == 4 ? (double)((const float *)sum)[i] : ((const double *)sum)[i];
+        row += ones.rows;
+    }
+}
+
+/* A total to the gradient, at the end of all. */
+static void store_total(const frnn_part_back *run, const double *total, size_t n, void *to) {
+    float *single = to;
+    double *real = to;
+    if (to == NULL)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if (run->itemsize == 4)
+            single[i] = (float)total[i] + (run->accumulate ? single[i] : 0);
+        else
+            real[i] = total[i] + (run->accumulate ? real[i] : 0);
+    }
+}
+
+/* At the end of a super-sum: its array to the gradients. */
 static void fold_sums(const frnn_part_back *run) {
     const frnn_part *part = run->part;
     const size_t rows = part->gates * part->hidden_size;
     const frnn_gradients *to = run->gradients, *from = &run->sums;
-    void (*const add)(const void *, void *, size_t) = run->kernels->add;
     if (to->weight_ih != NULL)
-        add(from->weight_ih, to->weight_ih, rows * part->input_size);
+        run->kernels->add(from->weight_ih, to->weight_ih, rows * part->input_size);
     if (to->weight_hh != NULL)
-        add(from->weight_hh, to->weight_hh, rows * part->hidden_size);
-    if (to->bias_ih != NULL)
-        add(from->bias_ih, to->bias_ih, rows);
-    if (to->bias_hh != NULL)
-        add(from->bias_hh, to->bias_hh, rows);
-    if (to->alpha != NULL)
-        add(from->alpha, to->alpha, part->hidden_size);
+        run->kernels->add(from->weight_hh, to->weight_hh, rows * part->hidden_size);
 }
 
 /* The gradient of alpha is summed over time in rows of its own; at the end of each chain of steps
  * the rows are added up. */
-static void sum_alpha(const frnn_part_back *run, uint64_t position) {
+static void sum_alpha(const frnn_part_back *run, const workspace *w) {
     const frnn_part *part = run->part;
-    int add;
-    const frnn_gradients *target = sum_target(run, position, &add);
-    sum_rows(run, run->dalpha, part->ld, part->hidden_size, NULL, 0, 1, 1, target->alpha, add);
+    sum_vector(run, w, run->dalpha, part->ld, part->hidden_size, 1, run->total_alpha);
     memset(run->dalpha, 0, run->batch * part->ld * run->itemsize);
 }
 
@@ -297,10 +332,10 @@ static void sum_chunk(const frnn_part_back *run, const workspace *w, size_t firs
         gather_h(run, first, count, h);
     if (target->weight_ih != NULL)
         gather_x(run, first, count, x);
-    sum_rows(run, dz, row, rows, h, part->ld, part->hidden_size, count, target->weight_hh, add);
-    sum_rows(run, dz, row, rows, x, x_row(part), part->input_size, count, target->weight_ih, add);
-    sum_rows(run, dz, row, rows, NULL, 0, 1, count, target->bias_ih, add);
-    sum_rows(run, dz, row, rows, NULL, 0, 1, count, target->bias_hh, add);
+    sum_outer(run, dz, row, rows, h, part->ld, part->hidden_size, count, target->weight_hh, add);
+    sum_outer(run, dz, row, rows, x, x_row(part), part->input_size, count, target->weight_ih, add);
+    if (run->gradients->bias_ih != NULL || run->gradients->bias_hh != NULL)
+        sum_vector(run, w, dz, row, rows, count, run->total_bias);
 }
 
 /* ---- Gradient of the input ------------------------------------------------------------------ */
@@ -340,7 +375,7 @@ void frnn_part_backward(const frnn_part_back *run) {
     const size_t batch = run->batch, dz_bytes = batch * dz_row(part) * run->itemsize;
     const size_t chain = frnn_sum_steps(batch), super = frnn_super_steps(batch);
     const size_t chunk = chunk_steps(part, run->itemsize, batch);
-    const int params = run->gradients != NULL, alpha = params && run->gradients->alpha != NULL;
+    const frnn_gradients *const gradients = run->gradients;
     workspace w;
     lay_out(part, run->itemsize, run->steps, batch, &w);
     for (size_t first = 0; first < run->steps;) {
@@ -356,17 +391,22 @@ void frnn_part_backward(const frnn_part_back *run) {
             at.dz += i * dz_bytes;
             visit_steps(run, &at, first + i, n);
             i += n;
-            if (alpha && (n == to_chain || (end && i == count)))
-                sum_alpha(run, position + i - 1 - (position + i - 1) % chain);
+            if (run->dalpha != NULL && (n == to_chain || (end && i == count)))
+                sum_alpha(run, &w);
         }
-        if (params)
+        if (gradients != NULL)
             sum_chunk(run, &w, first, count);
         if (run->dx != NULL)
             input_chunk(run, &w, first, count);
-        if (params && position >= super && (count == to_super || end))
+        if (gradients != NULL && position >= super && (count == to_super || end))
             fold_sums(run);
         first += count;
         memcpy(dz, dz + count * dz_bytes, dz_bytes);
     }
     visit_initial(run, &w, run->scratch + w.dz);
+    if (gradients == NULL || !run->last)
+        return;
+    store_total(run, run->total_bias, part->gates * part->hidden_size, gradients->bias_ih);
+    store_total(run, run->total_bias, part->gates * part->hidden_size, gradients->bias_hh);
+    store_total(run, run->total_alpha, part->hidden_size, gradients->alpha);
 }

@@ -236,11 +236,14 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
  * the gradient dy of a loss with respect to y, those with respect to x, the state before the first
  * step, and every parameter.
  *
- *     frnn_pack_back(&net, &w, packed_back, packed_back_size);         after every change of
- * weights run.saved = saved, run.saved_size = saved_size;                  frnn_saved_size(...)
- * bytes frnn_forward(&net, packed, packed_size, &run); frnn_adjoint_reset(&net, steps, batch,
- * adjoint, adjoint_size); frnn_back back = FRNN_BACK(&net, steps, batch, x, dy, dx, saved,
- * saved_size, adjoint, adjoint_size, scratch, scratch_size); back.gradients = gradients;
+ *     frnn_pack_back(&net, &w, packed_back, packed_back_size);    ... after a change of weights
+ *     run.saved = saved;                                          ... of frnn_saved_size() bytes
+ *     run.saved_size = saved_size;
+ *     frnn_forward(&net, packed, packed_size, &run);
+ *     frnn_adjoint_reset(&net, steps, batch, adjoint, adjoint_size);
+ *     frnn_back back = FRNN_BACK(&net, steps, batch, x, dy, dx, saved, saved_size,
+ *                                adjoint, adjoint_size, scratch, scratch_size);
+ *     back.gradients = gradients;
  *     frnn_backward(&net, packed_back, packed_back_size, &back);
  *
  * The adjoint is the gradient with respect to the state: what frnn_state is to the forward. It is
@@ -254,10 +257,11 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
  * the sequence is a multiple of frnn_checkpoint_unit() steps long.
  *
  * Numerics. Gradients of x and of the state have the same bits whatever the batch and the row in
- * it. Gradients of parameters are sums over steps and rows: chains of fused multiply-adds over
- * about 128 rows, added up over about 4096 rows, added up; the same bits for any instruction set
- * and any checkpoints, but not for another batch size. A gradient that fades below 2^-100 (double:
- * 2^-900) on its way through time becomes 0. The derivative of relu at 0 is 0.
+ * it. Gradients of weights are sums over steps and rows: chains of fused multiply-adds over about
+ * 128 rows, added up over about 4096 rows, added up; those of biases and alpha are added up in
+ * double. They have the same bits for any instruction set and any stretches, but not for another
+ * batch size. A gradient that fades below 2^-100 (double: 2^-900) on its way through time becomes
+ * 0. The derivative of relu at 0 is 0.
  */
 
 /* The weights as the backward reads them, as frnn_packed_size() and frnn_pack(). */
@@ -307,6 +311,7 @@ typedef struct frnn_back {
     int accumulate;                  /* 1: add to the gradients, 0: overwrite them */
     void *scratch;
     size_t scratch_size;
+    int parallel_time; /* as of frnn_run */
 } frnn_back;
 
 /* Contiguous time-major arrays, one call for the whole sequence, no gradients of parameters. */
@@ -333,7 +338,8 @@ typedef struct frnn_back {
      NULL,                                                                                         \
      0,                                                                                            \
      (scratch),                                                                                    \
-     (scratch_size)}
+     (scratch_size),                                                                               \
+     0}
 
 /* Bytes of scratch for a backward call over that many steps. */
 frnn_status frnn_backward_scratch_size(const frnn_config *net, size_t steps, size_t batch,

@@ -161,6 +161,7 @@ typedef struct frnn_scan_back {
     const void *h;     /* before the first step */
     void *carry;
     void *dalpha; /* += the sum over the steps */
+    int parallel_time;
 } frnn_scan_back;
 
 /* Training keeps the state of a leaky unit once in so many steps and computes it again between. */
@@ -379,11 +380,13 @@ typedef struct frnn_part_back {
     size_t dy_begin;
     char *dx; /* or NULL */
     ptrdiff_t dx_step, dx_row;
-    int dx_add;                      /* dx holds the other direction's share */
-    char *dh, *carry, *dalpha;       /* of the adjoint */
-    const frnn_gradients *gradients; /* or NULL */
-    frnn_gradients sums;             /* [like gradients]: of the rows of one FRNN_SUPER_ROWS */
+    int dx_add;                       /* dx holds the other direction's share */
+    char *dh, *carry, *dalpha;        /* of the adjoint */
+    double *total_bias, *total_alpha; /* [gates * hidden], [hidden]: likewise */
+    const frnn_gradients *gradients;  /* or NULL */
+    frnn_gradients sums;              /* of weights: the rows of one FRNN_SUPER_ROWS */
     int accumulate;
+    int parallel_time;
     uint64_t position; /* steps that went before, nearer the end of the sequence */
     int last;          /* no stretch follows */
     char *scratch;     /* frnn_part_back_scratch() bytes */

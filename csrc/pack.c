@@ -34,9 +34,8 @@ static void pack_matrix(const frnn_part *part, size_t itemsize, const char *from
             char *panel = to + (block * k_size * step + gate * FRNN_BLOCK) * itemsize;
             for (size_t k = 0; k < k_size; k += FRNN_BLOCK) {
                 const size_t columns = frnn_min(k_size - k, FRNN_BLOCK);
-                (itemsize == 4 ? turn_tile_4 : turn_tile_8)(rows + k * itemsize, row, units,
-                                                            columns, panel + k * step * itemsize,
-                                                            step);
+                (itemsize == 4 ? turn_tile_4 : turn_tile_8)(
+                    rows + k * itemsize, row, units, columns, panel + k * step * itemsize, step);
             }
         }
 }

@@ -61,6 +61,7 @@ static void scan_row_back(const frnn_part_back *run, size_t b) {
             .h = run->saved + run->layout->c + piece * state_bytes + row,
             .carry = run->carry + row,
             .dalpha = run->dalpha,
+            .parallel_time = run->parallel_time,
         };
         if (run->dy != NULL && begin + scan.steps > run->dy_begin) {
             scan.dy =

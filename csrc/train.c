@@ -34,12 +34,12 @@ frnn_status frnn_saved_size(const frnn_config *net, size_t steps, size_t batch, 
                : FRNN_E_SIZE;
 }
 
-/* The sums of a part that has more rows than one super-sum: arrays like its gradients. */
-enum { SUM_WEIGHT_IH, SUM_WEIGHT_HH, SUM_BIAS_IH, SUM_BIAS_HH, SUM_ALPHA, SUMS };
-
 typedef struct train_part {
-    size_t w_ih, w_hh, alpha;                  /* bytes from the start of the packed weights */
-    size_t dh, carry, dalpha, sums, sum[SUMS]; /* of the adjoint; sums: 0 if there are none */
+    size_t w_ih, w_hh, alpha; /* bytes from the start of the packed weights */
+    /* Of the adjoint: what arrives at a step, and sums over those that were visited. */
+    size_t dh, carry, dalpha, total_bias, total_alpha;
+    size_t sums; /* whether there are more rows than one super-sum: then */
+    size_t sum_ih, sum_hh;
 } train_part;
 
 static int append_train_part(const frnn_config *net, size_t steps, size_t batch, size_t layer,
@@ -58,12 +58,10 @@ static int append_train_part(const frnn_config *net, size_t steps, size_t batch,
            frnn_append(adjoint, &t->carry, batch, part.ld, 1, itemsize) &&
            frnn_append(adjoint, &t->dalpha, alpha * (part.gates > 0 ? batch : 1), part.ld, 1,
                        itemsize) &&
-           frnn_append(adjoint, &t->sum[SUM_WEIGHT_IH], t->sums * rows, part.input_size, 1,
-                       itemsize) &&
-           frnn_append(adjoint, &t->sum[SUM_WEIGHT_HH], t->sums * rows, H, 1, itemsize) &&
-           frnn_append(adjoint, &t->sum[SUM_BIAS_IH], t->sums * rows, 1, 1, itemsize) &&
-           frnn_append(adjoint, &t->sum[SUM_BIAS_HH], t->sums * rows, 1, 1, itemsize) &&
-           frnn_append(adjoint, &t->sum[SUM_ALPHA], t->sums * H, 1, 1, itemsize);
+           frnn_append(adjoint, &t->total_bias, rows, 1, 1, sizeof(double)) &&
+           frnn_append(adjoint, &t->total_alpha, alpha * H, 1, 1, sizeof(double)) &&
+           frnn_append(adjoint, &t->sum_ih, t->sums * rows, part.input_size, 1, itemsize) &&
+           frnn_append(adjoint, &t->sum_hh, t->sums * rows, H, 1, itemsize);
 }
 
 /* The sizes of the whole net; 0 on overflow. */
@@ -296,28 +294,6 @@ static frnn_status check_back(const frnn_config *net, const void *packed, size_t
     return status;
 }
 
-/* What the gradients of a part are summed in. */
-static frnn_gradients part_sums(const train_part *part, char *adjoint) {
-    frnn_gradients sums = {0};
-    if (part->sums == 0)
-        return sums;
-    sums.weight_ih = adjoint + part->sum[SUM_WEIGHT_IH];
-    sums.weight_hh = adjoint + part->sum[SUM_WEIGHT_HH];
-    sums.bias_ih = adjoint + part->sum[SUM_BIAS_IH];
-    sums.bias_hh = adjoint + part->sum[SUM_BIAS_HH];
-    sums.alpha = adjoint + part->sum[SUM_ALPHA];
-    return sums;
-}
-
-/* What is not wanted of the gradients is not summed either. */
-static void drop_unwanted(const frnn_gradients *wanted, frnn_gradients *sums) {
-    sums->weight_ih = wanted->weight_ih == NULL ? NULL : sums->weight_ih;
-    sums->weight_hh = wanted->weight_hh == NULL ? NULL : sums->weight_hh;
-    sums->bias_ih = wanted->bias_ih == NULL ? NULL : sums->bias_ih;
-    sums->bias_hh = wanted->bias_hh == NULL ? NULL : sums->bias_hh;
-    sums->alpha = wanted->alpha == NULL ? NULL : sums->alpha;
-}
-
 /* Gradients of a sequence without steps or rows. */
 static void zero_gradients(const frnn_config *net, const frnn_gradients *gradients) {
     for (size_t i = 0; i < net->num_layers * net->num_directions; i++) {
@@ -355,9 +331,15 @@ static void run_part(const frnn_config *net, const char *packed, const frnn_back
     if (frnn_cell_get(net->cell)->alpha &&
         (part.gates == 0 || (run->gradients != NULL && run->gradients->alpha != NULL)))
         run->dalpha = adjoint + t.dalpha;
-    run->sums = part_sums(&t, adjoint);
-    if (run->gradients != NULL)
-        drop_unwanted(run->gradients, &run->sums);
+    run->total_bias = (double *)(void *)(adjoint + t.total_bias);
+    run->total_alpha = (double *)(void *)(adjoint + t.total_alpha);
+    const frnn_gradients sums = {
+        .weight_ih =
+            run->gradients == NULL || run->gradients->weight_ih == NULL ? NULL : adjoint + t.sum_ih,
+        .weight_hh =
+            run->gradients == NULL || run->gradients->weight_hh == NULL ? NULL : adjoint + t.sum_hh,
+    };
+    run->sums = sums;
     if (part.gates > 0)
         frnn_part_backward(run);
     else
@@ -416,6 +398,7 @@ frnn_status frnn_backward(const frnn_config *net, const void *packed, size_t pac
         .dy_row = back->dy_row,
         .dy_begin = back->dy_begin,
         .accumulate = back->accumulate,
+        .parallel_time = back->parallel_time,
         .position = header.position,
         .last = header.position + back->steps == back->total_steps,
         .scratch = (char *)back->scratch + 2 * p.between,

@@ -48,6 +48,7 @@ class Layer:
         self._parameters: dict[str, Array] = {}
         self._plain: _core.Net | None = None  # without weights
         self._packed: _core.Net | None = None
+        self._directions: list[_core.Net] | None = None  # each part as a net of its own
         self._lock = threading.Lock()
 
     # ---- Parameters
@@ -58,7 +59,7 @@ class Layer:
         array.flags.writeable = False
         with self._lock:
             self._parameters[name] = array
-            self._packed = None
+            self._packed = self._directions = None
 
     def _check_parameter(self, name: str, value: Any) -> Array:
         expected = self._parameters[name].shape
@@ -153,6 +154,26 @@ class Layer:
                 self._packed = self._plain.pack(self._in_parts(self._parameters))
             return self._packed
 
+    def _direction_nets(self) -> list[_core.Net]:
+        """Each direction of each layer as a net of its own, packed again after a change."""
+        with self._lock:
+            if self._directions is None:
+                nets, width = [], (1 + self.bidirectional) * self.hidden_size
+                for index, weights in enumerate(self._in_parts(self._parameters)):
+                    inputs = self.input_size if index <= self.bidirectional else width
+                    net = _core.Net(
+                        self._cell,
+                        self.activation,
+                        self.dtype.name,
+                        inputs,
+                        self.hidden_size,
+                        1,
+                        1,
+                    )
+                    nets.append(net.pack([weights]))
+                self._directions = nets
+            return self._directions
+
     # ---- Calls
 
     def __call__(
@@ -200,7 +221,8 @@ class Layer:
                 keeps the state before every k-th step, from which the backward runs the steps once
                 more: less memory for about a third more time, and the same gradients, bit for bit.
                 k is rounded up to whole blocks of 128 rows of the batch. "auto" takes k near
-                sqrt(T).
+                sqrt(T). Of bidirectional layers on layers the outputs of the inner ones are kept
+                too.
 
         Returns:
             y and the state as of a call, and a tape for any number of calls of `backward`.
@@ -319,11 +341,13 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_plain"], state["_packed"], state["_lock"]
+        del state["_plain"], state["_packed"], state["_directions"], state["_lock"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _plain=None, _packed=None, _lock=threading.Lock())
+        self.__dict__.update(
+            state, _plain=None, _packed=None, _directions=None, _lock=threading.Lock()
+        )
         for array in self._parameters.values():
             array.flags.writeable = False
 

@@ -27,14 +27,7 @@ class BidirectionalTape:
         self._hidden, self._batch_first = layer.hidden_size, layer.batch_first
         self._dtype, self._states = layer.dtype, states
         self._tapes = [_core.Tape(segment) for _ in range(2 * layer.num_layers)]
-        self._nets = []
-        inputs = layer.input_size
-        for index, weights in enumerate(layer._in_parts(layer._parameters)):
-            inputs = inputs if index < 2 else 2 * layer.hidden_size
-            one = _core.Net(
-                layer._cell, layer.activation, layer.dtype.name, inputs, layer.hidden_size, 1, 1
-            )
-            self._nets.append(one.pack([weights]))
+        self._nets = layer._direction_nets()
         self._inputs: list[Array] = []  # of each layer
 
     def _views(self, x: Array) -> tuple[Array, Array]:

@@ -75,6 +75,7 @@ cdef extern from "internal.h" nogil:
         int accumulate
         void *scratch
         size_t scratch_size
+        int parallel_time
 
     ctypedef struct frnn_tensor:
         const char *name

@@ -10,7 +10,7 @@ cdef class Tape:
     """
     cdef Net net
     cdef object x, saved
-    cdef bint batch_first
+    cdef bint batch_first, parallel_time
     cdef Py_ssize_t checkpoint
     cdef size_t steps, batch, segment   # segment 0: every step is saved
     cdef list states                    # before each segment, in their order
@@ -63,6 +63,7 @@ cdef class Tape:
         cdef char *address
         cdef frnn_run run = space.run
         self.attach(net, x, batch_first)
+        self.parallel_time = run.parallel_time
         self.segment = 0
         if self.checkpoint != 0 and net.gates > 0:
             unit = frnn_checkpoint_unit(self.batch)
@@ -130,7 +131,7 @@ cdef class Tape:
         if grads is not None:
             table = net.gradient_table(grads, views)
             back.gradients = <const frnn_gradients *> (<Memory> table).address
-        back.accumulate = accumulate
+        back.accumulate, back.parallel_time = accumulate, self.parallel_time
         if self.segment == 0:
             check(frnn_saved_size(&net.config, self.steps, self.batch, &back.saved_size), "tape")
             self.saved_buffer(back.saved_size, <char **> &back.saved)

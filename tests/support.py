@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+import reference_backward
 
 import fastrnn
 
@@ -127,16 +128,26 @@ class Net:
     def zero_state(self, batch: int | None) -> Any:
         return pack(np.zeros((self.states, *self.state_shape(batch)), self.dtype))
 
+    def output_gradient(
+        self, rng: np.random.Generator, steps: int, batch: int | None
+    ) -> np.ndarray:
+        """A gradient of some loss with respect to y."""
+        return rng.standard_normal(self.output_shape(steps, batch)).astype(self.dtype)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the oracles need to know besides the parameters."""
+        names = ("nonlinearity", "num_layers", "bidirectional", "batch_first")
+        return {name: getattr(self, name) for name in names}
+
     def oracle(self, layer: Any, x: Any, state: Any = None) -> tuple[np.ndarray, Any]:
-        return reference.run(
-            self.cell,
-            layer.parameters(),
-            x,
-            state,
-            nonlinearity=self.nonlinearity,
-            num_layers=self.num_layers,
-            bidirectional=self.bidirectional,
-            batch_first=self.batch_first,
+        return reference.run(self.cell, layer.parameters(), x, state, **self.options)
+
+    def oracle_backward(
+        self, layer: Any, x: Any, state: Any = None, dy: Any = None, dstate: Any = None
+    ) -> reference_backward.Gradients:
+        return reference_backward.run(
+            self.cell, layer.parameters(), x, state, dy, dstate, **self.options
         )
 
 
@@ -235,6 +246,59 @@ def assert_close(actual: Any, expected: Any, tolerance: float, note: Any = "") -
             scale = max(1.0, float(np.abs(b).max()))
             error = float(np.abs(a.astype(np.float64) - b).max())
             assert error <= tolerance * scale, (note, error, tolerance * scale)
+
+
+# ---- Gradients --------------------------------------------------------------------------------
+
+
+def gradient_bound(net: Net, steps: int, batch: int | None) -> float:
+    """The largest error allowed against float64, as a part of the array's largest value.
+
+    As `bound`, by benchdnn's rule for backward RNNs: 8 ceil(log2(acc_dim T)) eps, where acc_dim
+    also counts the longer of a backward product's two sums, over gates and units or over rows.
+    """
+    gates = reference.CELLS[net.cell].gates
+    accumulated = (2 * gates + 1) * max(gates * net.hidden_size, batch or 1) * steps
+    eps = float(np.finfo(net.dtype).eps)
+    return 8 * int(np.ceil(np.log2(max(2, accumulated)))) * eps * net.num_layers
+
+
+def gradient_arrays(g: Any) -> dict[str, np.ndarray]:
+    """All arrays of a set of gradients by name."""
+    states = dict(zip(("state", "state c"), unpack(g.state), strict=False))
+    return {"x": g.x, **states, **g.params}
+
+
+# The smallest scale of a gradient, where the arriving gradients are of the order of 1. The slope
+# 1 - h^2 of a saturated unit has the error of h, however small it is: gradients that are small
+# because of it are as wrong as larger ones. And in a few sums all terms may cancel.
+ELEMENTS = 16
+SCALE = 1 / 8
+SCALE_OF_FEW = 1.0
+
+# What is smaller may be 0, as states are: a gradient that fades over thousands of steps underflows.
+UNDERFLOW = {"float32": 2.0**-100, "float64": 2.0**-900}
+
+
+def assert_gradients_close(actual: Any, expected: Any, tolerance: float, note: Any = "") -> None:
+    """Every array within tolerance of its largest expected value, if that is not very small."""
+    arrays, others = gradient_arrays(actual), gradient_arrays(expected)
+    assert list(arrays) == list(others), note
+    for name, a in arrays.items():
+        b = others[name]
+        assert a.shape == b.shape, (note, name, a.shape, b.shape)
+        if a.size:
+            error = float(np.abs(a.astype(np.float64) - b).max())
+            smallest = SCALE if b.size >= ELEMENTS else SCALE_OF_FEW
+            scale = max(float(np.abs(b).max()), smallest)
+            allowed = tolerance * scale + UNDERFLOW[a.dtype.name]
+            assert error <= allowed, (note, name, error, allowed)
+
+
+def same_gradients(a: Any, b: Any) -> bool:
+    """Equal in names and in every bit."""
+    p, q = gradient_arrays(a), gradient_arrays(b)
+    return list(p) == list(q) and all(same_bits(p[name], q[name]) for name in p)
 
 
 # ---- Errors -----------------------------------------------------------------------------------

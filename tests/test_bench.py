@@ -6,7 +6,10 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,18 @@ import pytest
 
 from fastrnn import bench
 from fastrnn.bench import report, shapes
-from fastrnn.bench.cases import CELLS, Case
+from fastrnn.bench.cases import CELLS, FORWARD, MODES, TRAIN, Case
+from fastrnn.bench.engines import (
+    COPY,
+    ENGINES,
+    FASTRNN,
+    FASTRNN_TORCH,
+    case_of,
+    choices,
+    first_results,
+)
 from fastrnn.bench.limits import Limits, cache_sizes
-from fastrnn.bench.peers import COPY, ENGINES, FASTRNN, case_of
+from fastrnn.bench.reference import difference, reference
 from fastrnn.bench.worker import Worker, WorkerError, time_round
 
 TINY = shapes.Shape(5, 17, 3, 7)
@@ -29,8 +41,21 @@ LIMITS = Limits(
 )
 
 
-def tiny(cell: str) -> Case:
-    return Case(cell, TINY if cell != "leaky" else shapes.Shape(17, 17, 3, 7))
+Workers = Callable[[str], Worker]
+
+# Of the largest value: float32, and sums as short as those of TINY.
+EXACT = 2e-6
+
+
+def tiny(cell: str, mode: str = FORWARD) -> Case:
+    return Case(cell, TINY if cell != "leaky" else shapes.Shape(17, 17, 3, 7), mode)
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    """One process per engine for the whole file: some libraries do not get on in one process."""
+    with ExitStack() as stack:
+        yield cache(lambda name: stack.enter_context(Worker(name, 1)))
 
 
 def options(*arguments: str) -> argparse.Namespace:
@@ -67,21 +92,76 @@ def test_shapes_as_a_program() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "cell"),
-    [(name, cell) for name in ENGINES if name != COPY for cell in ENGINES[name].cells],
+    ("mode", "cell", "name"),
+    [
+        (mode, cell, name)
+        for mode in MODES
+        for cell in CELLS
+        for name in (FASTRNN, *choices(mode, cell))
+    ],
 )
-def test_engines_agree(name: str, cell: str) -> None:
-    engine, case = ENGINES[name], tiny(cell)
-    assert engine.installed
-    case = case_of(name, case)
-    expected = case.reference()
-    y = np.asarray(engine.prepare(case, 1)()).reshape(expected.shape)
-    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6)
+def test_engines_agree(workers: Workers, mode: str, cell: str, name: str) -> None:
+    assert ENGINES[name].installed
+    case = tiny(cell, mode)
+    off = difference(workers(name).load(case), reference(case_of(name, case)))
+    assert max(off.values()) < EXACT
+
+
+@pytest.mark.parametrize("name", [FASTRNN, FASTRNN_TORCH, "torch"])
+def test_each_step_writes_its_gradients_afresh(name: str) -> None:
+    case = tiny("leaky_rnn", TRAIN)
+    step = ENGINES[name].prepare(case_of(name, case), 1)
+    first = first_results(case, step)
+    second = first_results(case, step)
+    assert set(first) == set(second)
+    for array, values in first.items():
+        assert np.array_equal(values, second[array]), array
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_step_has_a_gradient_of_everything(cell: str) -> None:
+    case = tiny(cell, TRAIN)
+    expected = reference(case)
+    states = ("h0", "c0")[: len(case.state())]
+    assert set(expected) == {"y", "dx"} | {"d" + n for n in (*states, *case.parameters())}
+    for name, array in case.parameters().items():
+        assert expected["d" + name].shape == array.shape
+    for name, array in zip(states, case.state(), strict=True):
+        assert expected["d" + name].shape == array.shape
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_reference_gradients_are_slopes(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference of a training step against its own y, by a small step in everything at once."""
+    case = tiny(cell, TRAIN)
+    arrays = {"x": case.x(), **dict(zip(("h0", "c0"), case.state(), strict=False))}
+    arrays |= case.parameters()
+    rng = np.random.default_rng(5)
+    step = 2.0**-7
+    directions = {n: step * rng.standard_normal(a.shape) for n, a in arrays.items()}
+    expected = reference(case)
+
+    def loss(scale: float) -> float:
+        moved = {n: (a + scale * directions[n]).astype(np.float64) for n, a in arrays.items()}
+        monkeypatch.setattr(Case, "x", lambda self: moved["x"])
+        monkeypatch.setattr(
+            Case, "state", lambda self: tuple(moved[n] for n in ("h0", "c0") if n in moved)
+        )
+        names = set(moved) - {"x", "h0", "c0"}
+        monkeypatch.setattr(Case, "parameters", lambda self: {n: moved[n] for n in names})
+        return float((reference(case)["y"] * case.dy()).sum(dtype=np.float64))
+
+    # Central differences of two widths, combined so that the error is of the fourth order.
+    wide, narrow = (loss(s) - loss(-s) for s in (1.0, 0.5))
+    slope = (8 * narrow - wide) / 6
+    predicted = sum(float((expected["d" + n] * d).sum()) for n, d in directions.items())
+    assert slope == pytest.approx(predicted, rel=1e-3)
 
 
 def test_flops() -> None:
     assert Case("lstm", TINY).flops == 2 * 4 * 17 * (5 + 17) * 3 * 7
     assert Case("leaky_rnn", TINY).flops == Case("lstm", TINY).flops / 4
+    assert Case("lstm", TINY, TRAIN).flops == 3 * Case("lstm", TINY).flops
 
 
 def test_limit_is_the_largest_of_three() -> None:
@@ -94,6 +174,21 @@ def test_limit_is_the_largest_of_three() -> None:
     assert LIMITS.seconds(arithmetic) == pytest.approx(arithmetic.flops / 1e11)
     assert LIMITS.level(1 << 30) == "L3"
     assert replace(LIMITS, threads=2).level(4 << 20) == "L2"
+
+
+def test_limit_of_training_is_that_of_forward_and_backward() -> None:
+    reading = Case("lstm", shapes.Shape(512, 512, 1, 10))
+    assert LIMITS.seconds(replace(reading, mode=TRAIN)) == 2 * LIMITS.seconds(reading)
+    chain = Case("rnn", shapes.Shape(1, 20, 1, 10), TRAIN)
+    assert LIMITS.seconds(chain) == pytest.approx(10 * (20 + 17 + 3 + 20 + 3) * 1e-9)
+    arithmetic = Case("lstm", shapes.Shape(512, 512, 128, 10), TRAIN)
+    assert LIMITS.seconds(arithmetic) == pytest.approx(arithmetic.flops / 1e11)
+
+
+def test_a_unit_without_weights_touches_two_arrays_forward_and_five_to_train() -> None:
+    forward, train = (tiny("leaky", mode) for mode in MODES)
+    assert forward.touched_bytes == forward.x().nbytes + forward.dy().nbytes
+    assert train.touched_bytes == 5 * train.x().nbytes
 
 
 def test_limits_measured() -> None:
@@ -109,27 +204,56 @@ def test_time_round_counts_calls() -> None:
     assert calls
 
 
-def example(cell: str, engines: list[str]) -> report.Report:
+def example(cell: str, engines: list[str], mode: str = FORWARD) -> report.Report:
     seconds = {
         name: [2e-6 * (k + 1), 3e-6 * (k + 1), 1e-6 * (k + 1)] for k, name in enumerate(engines)
     }
-    difference = {name: 1e-7 for name in engines if name != COPY}
+    off = {name: 1e-7 for name in engines if name != COPY}
     results = [
-        report.Result(Case(cell, shape), seconds, difference) for shape in shapes.parse("all", cell)
+        report.Result(Case(cell, shape, mode), seconds, off) for shape in shapes.parse("all", cell)
     ]
     limits = None if cell == "leaky" else LIMITS
     versions = dict.fromkeys(engines, "10.20.30")
-    return report.Report(cell, 1, 3, 0.01, "2000-01-01", "avx512", versions, limits, results)
+    return report.Report(cell, mode, 1, 3, 0.01, "2000-01-01", "avx512", versions, limits, results)
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_table(cell: str) -> None:
-    engines = [name for name, engine in ENGINES.items() if cell in engine.cells]
-    text = report.table(example(cell, engines))
+def test_table(cell: str, mode: str) -> None:
+    engines = [name for name, engine in ENGINES.items() if engine.runs(mode, cell)]
+    shown = example(cell, engines, mode)
+    text = report.table(shown)
     assert max(map(len, text.splitlines())) <= 120
-    peer, ratio = ("lfilter", "3.00") if cell == "leaky" else ("numpy", "2.00")
-    assert f"geometric mean {ratio}, worst {ratio}" in text
-    assert peer in text
+    title = {FORWARD: "forward", TRAIN: "forward + backward"}[mode]
+    assert f"{cell} {title}, float32, 1 thread" in text
+    for place, peer in enumerate(engines):  # the engine at each place is so many times slower
+        assert peer in text
+        if peer in shown.results[0].peers:
+            assert f"{peer} {place + 1:.2f}" in text
+    best = shown.results[0].best_peer
+    if best is not None:
+        ratio = engines.index(best) + 1
+        assert f"geometric mean {ratio:.2f}, worst {ratio:.2f}" in text
+
+
+def test_fastrnn_itself_is_not_its_best_peer() -> None:
+    shown = example("lstm", [FASTRNN, FASTRNN_TORCH, "torch"], TRAIN)
+    assert shown.results[0].best_peer == "torch"
+    assert list(shown.peer_means()) == ["torch"]
+    first = shown.results[0].case.shape
+    assert f"fastrnn.torch / fastrnn: geometric mean 2.00; +2.0 us a call at {first}" in (
+        report.table(shown)
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_plot(cell: str, mode: str, tmp_path: Path) -> None:
+    engines = [name for name, engine in ENGINES.items() if engine.runs(mode, cell)]
+    path = tmp_path / "plot.svg"
+    report.plot(example(cell, engines, mode), path)
+    text = path.read_text(encoding="utf-8")
+    assert "<svg" in text and f"<!-- {engines[-1]} -->" in text
 
 
 def test_ratio_is_the_median_of_the_rounds() -> None:
@@ -146,6 +270,7 @@ def test_ratio_is_the_median_of_the_rounds() -> None:
         (["--shapes", "x"], "shapes: expected"),
         (["--peers", "tensorflow"], "peers: expected some of"),
         (["--cell", "leaky", "--peers", "torch"], "peers: expected some of lfilter"),
+        (["--mode", "train", "--peers", "numpy"], "peers: expected some of fastrnn.torch, torch"),
         (["--threads", "0"], "threads: expected at least 1; got 0"),
         (["--rounds", "0"], "rounds: expected at least 1; got 0"),
         (["--min-time", "nan"], "min-time: expected more than 0 seconds"),
@@ -161,28 +286,47 @@ def test_wrong_options(
     assert out == "" and err.startswith(f"fastrnn bench: {message}") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("cell", CELLS)
-def test_short_run(cell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_run(
+    mode: str, cell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "out.json"
-    case = tiny(cell)
-    arguments = ["--cell", cell, "--quick", "--shapes", str(case.shape), "--json", str(path)]
-    if cell != "leaky":
-        arguments += ["--peers", "numpy"]
+    case = tiny(cell, mode)
+    arguments = ["--cell", cell, "--mode", mode, "--quick", "--shapes", str(case.shape)]
+    arguments += ["--json", str(path), "--peers", choices(mode, cell)[0]]
     assert bench.main(options(*arguments)) == 0
     assert str(case.shape) in capsys.readouterr().out
     document = json.loads(path.read_text())
     (record,) = document["results"]
+    assert document["mode"] == mode
     assert record["shape"] == list(case.shape)
+    assert record["flops"] == case.flops
     assert len(record["seconds"][FASTRNN]) == document["rounds"] == 3
-    assert max(record["difference"].values()) < 1e-6
+    assert max(record["difference"].values()) < EXACT
 
 
 def test_differing_output_is_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Case, "reference", lambda self: np.full((7, 3, 17), np.nan, np.float32))
+    wrong = {"y": np.full((7, 3, 17), np.nan, np.float32)}
+    monkeypatch.setattr(bench, "reference", lambda case: wrong)
     assert bench.main(options("--quick", "--shapes", str(TINY), "--peers", "none")) == 1
-    assert "fastrnn: output at 5,17,3,7 differs" in capsys.readouterr().err
+    assert "fastrnn: y at 5,17,3,7 differs" in capsys.readouterr().err
+
+
+def test_differing_gradient_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(case: Case) -> dict[str, np.ndarray]:
+        found = reference(case)
+        found["dweight_hh_l0"][-1, -1] += 1e-3 * np.abs(found["dweight_hh_l0"]).max()
+        return found
+
+    monkeypatch.setattr(bench, "reference", wrong)
+    arguments = ["--mode", "train", "--quick", "--shapes", str(TINY), "--peers", "none"]
+    assert bench.main(options(*arguments)) == 1
+    assert "fastrnn: dweight_hh_l0 at 5,17,3,7 differs" in capsys.readouterr().err
 
 
 def test_failing_worker() -> None:
@@ -191,7 +335,7 @@ def test_failing_worker() -> None:
             worker.round(0.001)
         with pytest.raises(WorkerError, match="numpy: KeyError"):
             worker.load(Case("gru", TINY))
-        assert worker.load(Case("rnn", TINY)).shape == (7, 3, 17)
+        assert worker.load(Case("rnn", TINY))["y"].shape == (7, 3, 17)
         worker._process.kill()
         with pytest.raises(WorkerError, match="numpy: its process ended"):
             worker.round(0.001)

@@ -80,9 +80,21 @@ static void scan_channels(const frnn_scan *s, size_t begin, size_t steps) {
         power = vmul(power, power);                                                                \
     }
 
-/* One channel. Within a vector of VL steps, log2(VL) shifted additions give every lane the sum
- *     sum over j <= lane of a^(lane - j) * b * x_j,
- * and one more adds a^(lane + 1) times the state before the vector. Only that is serial. */
+/* Within a vector of VL steps, log2(VL) shifted additions give every lane the sum
+ *     sum over j <= lane of alpha^(lane - j) * values_j. */
+INLINE vreal scan_lanes(vreal values, real alpha) {
+    vreal power = vset1(alpha), sum = values;
+    /* clang-format off */
+    SHIFT_ADD(1)
+    SHIFT_ADD(2)
+    SHIFT_ADD(4)
+    SHIFT_ADD(8)
+    /* clang-format on */
+    return sum;
+}
+
+/* One channel: to the sums of b * x, alpha^(lane + 1) times the state before the vector is added.
+ * Only that is serial. */
 INLINE real scan_time(size_t steps, const real *x, real *y, real alpha, real h) {
     real powers[VL];
     real p = 1;
@@ -94,10 +106,8 @@ INLINE real scan_time(size_t steps, const real *x, real *y, real alpha, real h) 
     vreal carry = vset1(h);
     size_t t = 0;
     for (; t + VL <= steps; t += VL) {
-        vreal power = vset1(alpha);
-        vreal sum = vmul(b, vload(x + t));
-        SHIFT_ADD(1)
-        SHIFT_ADD(2) SHIFT_ADD(4) SHIFT_ADD(8) vstore(y + t, vflush(vfma(lane_power, carry, sum)));
+        const vreal sum = scan_lanes(vmul(b, vload(x + t)), alpha);
+        vstore(y + t, vflush(vfma(lane_power, carry, sum)));
         carry = vflush(vfma(carry_power, carry, vlast(sum)));
     }
     real last[VL];
@@ -211,8 +221,59 @@ INLINE void scan_back_strip(const int vectors, const int part, size_t lanes,
     }
 }
 
+#if !defined(FRNN_ISA_SCALAR)
+/* One channel with time over the lanes: the piece is gathered, dy and what follows from it turned
+ * round, so that a lane's past is below it. */
+static void scan_back_time(const frnn_scan_back *s, size_t at) {
+    real x[FRNN_SCAN_PIECE], past[FRNN_SCAN_PIECE + 1], g[FRNN_SCAN_PIECE], powers[VL], sums[VL];
+    const size_t steps = s->steps;
+    const real alpha = ((const real *)s->alpha)[at];
+    real *carry = (real *)s->carry + at, p = 1;
+    for (size_t t = 0; t < FRNN_SCAN_PIECE; t++) {
+        const int outside = s->dy != NULL && t < steps && steps - 1 - t >= s->dy_begin;
+        x[t] = t < steps ? ((const real *)s->x)[(ptrdiff_t)t * s->x_step + (ptrdiff_t)at] : 0;
+        g[t] = outside
+                   ? ((const real *)s->dy)[(ptrdiff_t)(steps - 1 - t) * s->dy_step + (ptrdiff_t)at]
+                   : 0;
+    }
+    for (int i = 0; i < VL; i++, p *= alpha)
+        powers[i] = p;
+    past[0] = ((const real *)s->h)[at];
+    scan_time(steps, x, past + 1, alpha, past[0]);
+    const vreal lane_power = vload(powers);
+    for (size_t t = 0; t < steps; t += VL) {
+        const vreal sum = vfma(lane_power, vset1(*carry), scan_lanes(vload(g + t), alpha));
+        vstore(g + t, vflush(sum));
+        vstore(sums, vflush(vmul(vset1(alpha), sum)));
+        *carry = sums[frnn_min(VL, steps - t) - 1];
+    }
+    vreal total = vzero();
+    for (size_t t = 0; t < steps; t++) /* turned back, for what is multiplied by it */
+        x[t] = past[t] - x[t];
+    for (size_t t = 0; t < steps; t++) {
+        const real value = g[steps - 1 - t];
+        if (s->dx != NULL)
+            ((real *)s->dx)[(ptrdiff_t)t * s->dx_step + (ptrdiff_t)at] = (1 - alpha) * value;
+        past[t] = value;
+    }
+    for (size_t t = 0; t < steps; t += VL) {
+        const size_t lanes = frnn_min(VL, steps - t);
+        total = vfma(vload_n(past + t, lanes), vload_n(x + t, lanes), total);
+    }
+    vstore(sums, total);
+    for (int i = 0; i < VL; i++)
+        ((real *)s->dalpha)[at] += sums[i];
+}
+#endif
+
 static void scan_back(const frnn_scan_back *s) {
     size_t at = 0;
+#if !defined(FRNN_ISA_SCALAR)
+    for (; s->parallel_time && s->channels < (size_t)VL && at < s->channels; at++)
+        scan_back_time(s, at);
+    if (at == s->channels)
+        return;
+#endif
     while (s->channels - at >= (size_t)SCAN_BACK_STRIP * VL) {
         scan_back_strip(SCAN_BACK_STRIP, 0, 0, s, at);
         at += SCAN_BACK_STRIP * VL;

@@ -1,8 +1,10 @@
 """``fastrnn bench``: fastrnn beside NumPy and the installed peers, against the machine's limit.
 
-Every engine runs in a process of its own. For each shape all get the same weights and input, their
-outputs are compared, then they are timed in interleaved rounds: A B C A B C ... Noise that lasts
-longer than a round hits all of them, so ratios are taken inside a round and their median reported.
+What is measured is a forward, or (``--mode train``) a forward and the gradients of everything.
+Every engine runs in a process of its own. For each shape all get the same weights and input, what
+they compute is compared, then they are timed in interleaved rounds: A B C A B C ... Noise that
+lasts longer than a round hits all of them, so ratios are taken inside a round and their median
+reported.
 """
 
 from __future__ import annotations
@@ -16,13 +18,12 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-
 from . import report as _report
-from .cases import CELLS, Case
+from .cases import CELLS, FORWARD, MODES, Case
+from .engines import COPY, ENGINES, FASTRNN, case_of, choices
 from .limits import Limits
-from .peers import COPY, ENGINES, FASTRNN, case_of, peers_of
 from .progress import progress
+from .reference import difference, reference
 from .report import Report, Result
 from .shapes import SHAPES, Shape, parse
 from .worker import Worker, WorkerError
@@ -44,6 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``fastrnn bench``."""
     parser.add_argument("--cell", choices=CELLS, default="lstm")
     parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default=FORWARD,
+        help="train: forward and backward, gradients of x, state and parameters "
+        f"(default: {FORWARD})",
+    )
+    parser.add_argument(
         "--shapes",
         default="all",
         metavar="LIST",
@@ -52,8 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers",
         metavar="LIST",
-        help="numpy,torch,onnxruntime,openvino (for leaky: lfilter), or none "
-        "(default: those installed)",
+        help="numpy,torch,jax,onnxruntime,openvino (for leaky: lfilter), "
+        "to train: fastrnn.torch,torch,jax; or none (default: those installed)",
     )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {_ROUNDS}")
@@ -78,7 +86,7 @@ def main(args: argparse.Namespace) -> int:
     """
     try:
         shapes = parse(args.shapes, args.cell)
-        peers = _select_peers(args.peers, args.cell)
+        peers = _select_peers(args.peers, args.mode, args.cell)
         rounds, min_time = (_QUICK_ROUNDS, _QUICK_MIN_TIME) if args.quick else (_ROUNDS, _MIN_TIME)
         rounds = rounds if args.rounds is None else args.rounds
         min_time = min_time if args.min_time is None else args.min_time
@@ -86,7 +94,9 @@ def main(args: argparse.Namespace) -> int:
     except ValueError as error:
         return _fail(str(error), 2)
     try:
-        report, interrupted = measure(args.cell, shapes, peers, args.threads, rounds, min_time)
+        report, interrupted = measure(
+            args.cell, shapes, peers, args.threads, rounds, min_time, args.mode
+        )
     except WorkerError as error:
         return _fail(str(error), 1)
     if not report.results:
@@ -106,10 +116,12 @@ def measure(
     threads: int = 1,
     rounds: int = _ROUNDS,
     min_time: float = _MIN_TIME,
+    mode: str = FORWARD,
 ) -> tuple[Report, bool]:
     """Measure fastrnn and peers; return the report and whether Ctrl-C cut it short.
 
-    WorkerError: an engine failed, or its output is further than TOLERANCE from NumPy's.
+    WorkerError: an engine failed, or what it computes is off by more than TOLERANCE of the largest
+    value of an array.
     """
     import fastrnn
 
@@ -125,7 +137,7 @@ def measure(
             for worker in workers.values():
                 versions.update(worker.versions())
             for shape in shapes:
-                case = Case(cell, shape)
+                case = Case(cell, shape, mode)
                 shown.show(str(shape))
                 if cell != "leaky":
                     now = workers[FASTRNN].limits()
@@ -135,37 +147,36 @@ def measure(
         except KeyboardInterrupt:
             interrupted = True
     isa = fastrnn.isa() or "none"
-    report = Report(cell, threads, rounds, min_time, date, isa, versions, limits, results)
+    report = Report(cell, mode, threads, rounds, min_time, date, isa, versions, limits, results)
     return report, interrupted
 
 
 def _measure_case(case: Case, workers: dict[str, Worker], rounds: int, min_time: float) -> Result:
-    references = {case: case.reference()}
-    if case.plain() != case:
-        references[case.plain()] = case.plain().reference()
-    difference = {}
+    references = {run: reference(run) for run in {case, case.plain()}}
+    differences: dict[str, float] = {}
     for name, worker in workers.items():
-        y = worker.load(case)
+        found = worker.load(case)
         if name == COPY:
             continue
-        expected = references[case_of(name, case)]
-        difference[name] = float(np.max(np.abs(y - expected)))
-        if not difference[name] <= TOLERANCE:  # NaN too
-            raise WorkerError(
-                f"{name}: output at {case.shape} differs from NumPy's by {difference[name]:.1e}, "
-                f"allowed is {TOLERANCE:.0e}"
-            )
+        off = difference(found, references[case_of(name, case)])
+        for array, value in off.items():
+            if not value <= TOLERANCE:  # NaN too
+                raise WorkerError(
+                    f"{name}: {array} at {case.shape} differs from NumPy's by {value:.1e} of its "
+                    f"largest value, allowed is {TOLERANCE:.0e}"
+                )
+        differences[name] = max(off.values())
     seconds: dict[str, list[float]] = {name: [] for name in workers}
     for _ in range(rounds):
         for name, worker in workers.items():
             if worker.threads > 1:
                 time.sleep(_SETTLE_SECONDS)
             seconds[name].append(worker.round(min_time))
-    return Result(case, seconds, difference)
+    return Result(case, seconds, differences)
 
 
-def _select_peers(text: str | None, cell: str) -> list[str]:
-    known = peers_of(cell)
+def _select_peers(text: str | None, mode: str, cell: str) -> list[str]:
+    known = choices(mode, cell)
     if text is None:
         return [name for name in known if ENGINES[name].installed]
     if text == "none":
@@ -173,7 +184,9 @@ def _select_peers(text: str | None, cell: str) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in names:
         if name not in known:
-            raise ValueError(f"peers: expected some of {', '.join(known)} for {cell}; got {name!r}")
+            raise ValueError(
+                f"peers: expected some of {', '.join(known)} for {cell}, {mode}; got {name!r}"
+            )
         if not ENGINES[name].installed:
             packages = " and ".join(ENGINES[name].packages)
             raise ValueError(f"peers: {name} needs {packages}, which cannot be imported here")

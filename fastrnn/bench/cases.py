@@ -1,14 +1,15 @@
-"""A case is a cell at a shape: its arrays, its right answer, its cost."""
+"""A case is a cell at a shape in a mode: its arrays and its cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 import numpy as np
 
-from .. import _numpy_rnn
 from .shapes import Shape
+
+# What one call is: a forward, or a forward and the gradients of everything that went into it.
+FORWARD, TRAIN = MODES = ("forward", "train")
 
 CELLS = ("lstm", "rnn", "leaky_rnn", "leaky")
 GATES = {"lstm": 4, "rnn": 1, "leaky_rnn": 1, "leaky": 0}
@@ -20,26 +21,40 @@ FEW_CHANNELS = 16
 
 @dataclass(frozen=True)
 class Case:
-    """One layer, one direction, float32, zero initial state; rnn and leaky_rnn with tanh."""
+    """One layer, one direction, float32; rnn and leaky_rnn with tanh.
+
+    A forward begins at a state of zeros, a training step at `state`.
+    """
 
     cell: str
     shape: Shape
+    mode: str = FORWARD
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of one forward: the products, 2 for each multiply-add.
+        """Floating-point operations of one call: the products, 2 for each multiply-add.
 
-        For leaky, which has no product: two multiplications and an addition per value.
+        For leaky, which has no product: two multiplications and an addition per value. The
+        backward of a product is two products of its size, so training counts three times.
         """
         i, h, b, t = self.shape
-        if self.cell == "leaky":
-            return 3.0 * h * b * t
-        return 2.0 * GATES[self.cell] * h * (i + h) * b * t
+        forward = 3.0 * h if self.cell == "leaky" else 2.0 * GATES[self.cell] * h * (i + h)
+        return forward * b * t * (3 if self.mode == TRAIN else 1)
 
     @property
     def recurrent_bytes(self) -> int:
         """Bytes of the recurrent matrix, which every step reads."""
         return 4 * GATES[self.cell] * self.shape.hidden_size**2
+
+    @property
+    def touched_bytes(self) -> int:
+        """Bytes that a unit without weights must read or write in one call.
+
+        A forward reads x and writes y, two arrays [T, B, H]. The backward reads dy, and x again for
+        the gradient of alpha, and writes dx: five in all.
+        """
+        _, h, b, t = self.shape
+        return 4 * t * b * h * (5 if self.mode == TRAIN else 2)
 
     @property
     def parallel(self) -> str | None:
@@ -75,23 +90,18 @@ class Case:
         i, _, b, t = self.shape
         return np.random.default_rng(2).standard_normal((t, b, i), dtype=np.float32)
 
-    def reference(self) -> np.ndarray:
-        """Return y [T, B, H] as NumPy computes it."""
-        if self.cell != "leaky":
-            return numpy_forward(self)(self.x())[0]
-        x = self.x().astype(np.float64)
-        # One channel as Python numbers: a NumPy operation on each of a million steps is slow.
-        rows = x.ravel().tolist() if x[0].size == 1 else x
-        start = 0.0 * rows[0]
-        values = accumulate(rows, lambda y, v: ALPHA * y + (1 - ALPHA) * v, initial=start)
-        return np.array(list(values)[1:], np.float32).reshape(x.shape)
+    def state(self) -> tuple[np.ndarray, ...]:
+        """Return the initial state of a training step: h [1, B, H], and c if there is one.
 
+        For leaky, which has no layers: [B, H].
+        """
+        _, h, b, _ = self.shape
+        shape = (b, h) if self.cell == "leaky" else (1, b, h)
+        rng = np.random.default_rng(3)
+        count = 2 if self.cell == "lstm" else 1
+        return tuple(rng.uniform(-1, 1, shape).astype(np.float32) for _ in range(count))
 
-def numpy_forward(case: Case) -> _numpy_rnn.Forward:
-    """Return the good NumPy implementation of a case with a product."""
-    make = {
-        "lstm": _numpy_rnn.numpy_lstm,
-        "rnn": _numpy_rnn.numpy_rnn,
-        "leaky_rnn": _numpy_rnn.numpy_leaky_rnn,
-    }[case.cell]
-    return make(case.parameters())
+    def dy(self) -> np.ndarray:
+        """Return the gradient of the loss in y, [T, B, H]."""
+        _, h, b, t = self.shape
+        return np.random.default_rng(4).standard_normal((t, b, h), dtype=np.float32)

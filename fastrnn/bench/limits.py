@@ -7,8 +7,11 @@ One step of a layer can be no faster than each of these:
 * the chain of operations that depend on each other: one fused multiply-add per unit (the
   order of the sum is part of the promise of equal bits), then the point-wise functions.
 
-The limit of a forward is the largest of the three times the number of steps. Other processes on
-the machine only ever lower what is measured, so the best value of a run is kept.
+The limit of a forward is the largest of the three times the number of steps. A backward has twice
+the operations, reads the recurrent matrix once more, and has a chain over the units for each gate,
+but no functions in it: what they need is known before. The limit of a training step is that of the
+forward and that of the backward together. Other processes on the machine only ever lower what is
+measured, so the best value of a run is kept.
 """
 
 from __future__ import annotations
@@ -16,12 +19,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from .cases import Case
+from .cases import FORWARD, TRAIN, Case
 
 _BURST_SECONDS = 2e-3
 _BURSTS = 5
@@ -108,12 +111,16 @@ class Limits:
         return list(self.bandwidth)[-1]
 
     def seconds(self, case: Case) -> float:
-        """Return the least time of one forward of a case with products."""
-        arithmetic = case.flops / case.shape.steps / self.flops
+        """Return the least time of one call of a case with products."""
+        forward_flops = replace(case, mode=FORWARD).flops
+        arithmetic = forward_flops / case.shape.steps / self.flops
         reading = case.recurrent_bytes / self.bandwidth[self.level(case.recurrent_bytes)]
         functions = 2 if case.cell == "lstm" else 1
-        links = case.shape.hidden_size + _FUNCTION_CHAIN * functions + _EXCHANGE_CHAIN
-        return case.shape.steps * max(arithmetic, reading, links * self.chain)
+        links = case.shape.hidden_size + _EXCHANGE_CHAIN
+        step = max(arithmetic, reading, (links + _FUNCTION_CHAIN * functions) * self.chain)
+        if case.mode == TRAIN:
+            step += max(2 * arithmetic, reading, links * self.chain)
+        return case.shape.steps * step
 
 
 def _reading(buffers: list[np.ndarray]) -> Callable[[int, int], float]:

@@ -1,38 +1,43 @@
-"""The engines that are measured: fastrnn, NumPy, and the libraries that are installed.
+"""The forward of fastrnn, of NumPy, and of the libraries that are installed.
 
-An engine prepares a case once (weights, buffers, a compiled model) and gives back a call without
-arguments: one forward from a zero state. What the call returns is y, as anything that NumPy
-turns into an array of T * B * H values. A library is imported when its engine prepares a case,
-never before.
+Each function prepares a case once (weights, buffers, a compiled model) and gives back a call
+without arguments: one forward from a zero state. What the call returns is y, as anything that NumPy
+turns into an array of T * B * H values. A library is imported when a case is prepared, never
+before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from .cases import ALPHA, Case, numpy_forward
+from .cases import ALPHA, Case
+from .reference import numpy_forward
 
 Call = Callable[[], Any]
 
 
-def prepare_fastrnn(case: Case, threads: int) -> Call:
-    """Call the layer with arrays that need no conversion, writing to out."""
+def fastrnn_layer(case: Case, threads: int) -> Any:
+    """Return the layer of a case."""
     import fastrnn
 
     fastrnn.set_num_threads(threads)
-    i, h, b, t = case.shape
-    x, y = case.x(), np.empty((t, b, h), np.float32)
-    layer: Any
+    i, h, _, _ = case.shape
     if case.cell == "leaky":
-        layer = fastrnn.Leaky(h, alpha=ALPHA, parallel=case.parallel)
-    else:
-        make = {"lstm": fastrnn.LSTM, "rnn": fastrnn.RNN, "leaky_rnn": fastrnn.LeakyRNN}
-        layer = make[case.cell](i, h)
-        layer.load_state_dict(case.parameters())
+        return fastrnn.Leaky(h, alpha=ALPHA, parallel=case.parallel)
+    make = {"lstm": fastrnn.LSTM, "rnn": fastrnn.RNN, "leaky_rnn": fastrnn.LeakyRNN}
+    layer: Any = make[case.cell](i, h)
+    layer.load_state_dict(case.parameters())
+    return layer
+
+
+def prepare_fastrnn(case: Case, threads: int) -> Call:
+    """Call the layer with arrays that need no conversion, writing to out."""
+    layer = fastrnn_layer(case, threads)
+    _, h, b, t = case.shape
+    x, y = case.x(), np.empty((t, b, h), np.float32)
 
     def call() -> np.ndarray:
         layer(x, out=y)
@@ -47,8 +52,8 @@ def prepare_numpy(case: Case, threads: int) -> Call:
     return lambda: forward(x)[0]
 
 
-def prepare_torch(case: Case, threads: int) -> Call:
-    """Run torch.nn.LSTM or torch.nn.RNN in inference mode."""
+def torch_layer(case: Case, threads: int) -> Any:
+    """Return torch.nn.LSTM or torch.nn.RNN with the weights of a case."""
     import torch
 
     torch.set_num_threads(threads)
@@ -56,7 +61,14 @@ def prepare_torch(case: Case, threads: int) -> Call:
     i, h, _, _ = case.shape
     layer = {"lstm": torch.nn.LSTM, "rnn": torch.nn.RNN}[case.cell](i, h)
     layer.load_state_dict({n: torch.from_numpy(a) for n, a in case.parameters().items()})
-    layer.eval()
+    return layer
+
+
+def prepare_torch(case: Case, threads: int) -> Call:
+    """Run torch in inference mode."""
+    import torch
+
+    layer = torch_layer(case, threads).eval()
     x = torch.from_numpy(case.x())
 
     def call() -> Any:
@@ -164,18 +176,6 @@ def prepare_openvino(case: Case, threads: int) -> Call:
     return call
 
 
-def prepare_copy(case: Case, threads: int) -> Call:
-    """Copy the input with NumPy: the least that a unit without weights can cost."""
-    x = case.x()
-    y = np.empty_like(x)
-
-    def call() -> np.ndarray:
-        np.copyto(y, x)
-        return y
-
-    return call
-
-
 def prepare_lfilter(case: Case, threads: int) -> Call:
     """Run scipy.signal.lfilter along time, as a filter with one pole."""
     from scipy.signal import lfilter
@@ -183,45 +183,3 @@ def prepare_lfilter(case: Case, threads: int) -> Call:
     x = case.x()
     b, a = np.array([1 - ALPHA], np.float32), np.array([1, -ALPHA], np.float32)
     return lambda: lfilter(b, a, x, axis=0)
-
-
-class Engine(NamedTuple):
-    """How to prepare a case, and what that needs."""
-
-    prepare: Callable[[Case, int], Call]
-    packages: tuple[str, ...]
-    cells: tuple[str, ...]
-
-    @property
-    def installed(self) -> bool:
-        """Whether the packages can be found; does not import them."""
-        return all(find_spec(package) is not None for package in self.packages)
-
-
-_PRODUCT = ("lstm", "rnn", "leaky_rnn")
-
-FASTRNN = "fastrnn"
-COPY = "copy"  # no peer, since it computes nothing: the limit of leaky
-
-ENGINES = {
-    FASTRNN: Engine(prepare_fastrnn, ("fastrnn", "numpy"), (*_PRODUCT, "leaky")),
-    "numpy": Engine(prepare_numpy, ("numpy",), _PRODUCT),
-    "torch": Engine(prepare_torch, ("torch",), _PRODUCT),
-    "onnxruntime": Engine(prepare_onnxruntime, ("onnxruntime", "onnx"), _PRODUCT),
-    "openvino": Engine(prepare_openvino, ("openvino", "onnx"), _PRODUCT),
-    COPY: Engine(prepare_copy, ("numpy",), ("leaky",)),
-    "lfilter": Engine(prepare_lfilter, ("scipy",), ("leaky",)),
-}
-
-# Those that have leaky layers; the others run a plain RNN in their place.
-LEAKY_ENGINES = (FASTRNN, "numpy")
-
-
-def peers_of(cell: str) -> list[str]:
-    """Return the names of the peers that can run a cell, installed or not."""
-    return [n for n, e in ENGINES.items() if cell in e.cells and n not in (FASTRNN, COPY)]
-
-
-def case_of(name: str, case: Case) -> Case:
-    """Return the case that an engine really runs."""
-    return case if name in LEAKY_ENGINES else case.plain()

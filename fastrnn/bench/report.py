@@ -11,14 +11,16 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from .cases import Case
+from .cases import FORWARD, TRAIN, Case
+from .engines import COPY, FASTRNN, FASTRNN_TORCH, LEAKY_ENGINES
 from .limits import Limits
-from .peers import COPY, FASTRNN, LEAKY_ENGINES
+
+_TITLES = {FORWARD: "forward", TRAIN: "forward + backward"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """One case: seconds of a forward, by engine and round, and how far outputs were apart."""
+    """One case: seconds of a call, by engine and round, and how far results were off."""
 
     case: Case
     seconds: dict[str, list[float]]
@@ -33,10 +35,15 @@ class Result:
         pairs = zip(self.seconds[peer], self.seconds[FASTRNN], strict=True)
         return median(theirs / ours for theirs, ours in pairs)
 
+    def excess(self, engine: str) -> float:
+        """Return how many seconds more than fastrnn it takes: the median of the rounds."""
+        pairs = zip(self.seconds[engine], self.seconds[FASTRNN], strict=True)
+        return median(theirs - ours for theirs, ours in pairs)
+
     @property
     def peers(self) -> list[str]:
-        """The engines that compute the same."""
-        return [engine for engine in self.seconds if engine not in (FASTRNN, COPY)]
+        """The engines of others that compute the same."""
+        return [e for e in self.seconds if e not in (FASTRNN, FASTRNN_TORCH, COPY)]
 
     @property
     def best_peer(self) -> str | None:
@@ -49,6 +56,7 @@ class Report:
     """A whole run."""
 
     cell: str
+    mode: str
     threads: int
     rounds: int
     min_time: float
@@ -109,7 +117,7 @@ def _microseconds(seconds: float) -> str:
 
 def _preamble(report: Report) -> Iterable[str]:
     yield (
-        f"fastrnn {report.versions[FASTRNN]} ({report.isa}), {report.cell} forward, float32, "
+        f"fastrnn {report.versions[FASTRNN]} ({report.isa}), {_title(report)}, float32, "
         f"{_threads(report)}, {report.date}"
     )
     machine_now = machine()
@@ -119,7 +127,7 @@ def _preamble(report: Report) -> Iterable[str]:
         rates = ", ".join(f"{k} {v / 1e9:.0f}" for k, v in report.limits.bandwidth.items())
         yield f"limits: {report.limits.flops / 1e9:.0f} GFLOP/s; reading {rates} GB/s"
     else:
-        yield "limit: a NumPy copy of the array"
+        yield "limit: a NumPy copy of as many bytes as the call must read and write"
     if report.cell == "leaky_rnn" and report.results:
         others = [p for p in report.results[0].peers if p not in LEAKY_ENGINES]
         if others:
@@ -128,6 +136,10 @@ def _preamble(report: Report) -> Iterable[str]:
         f"microseconds a call, medians of {report.rounds} interleaved rounds; "
         "ratio = best peer / fastrnn"
     )
+
+
+def _title(report: Report) -> str:
+    return f"{report.cell} {_TITLES[report.mode]}"
 
 
 def _threads(report: Report) -> str:
@@ -141,9 +153,19 @@ def _summary(report: Report) -> Iterable[str]:
         yield f"ratio to the best peer: geometric mean {mean:.2f}, worst {worst:.2f}"
         means = ", ".join(f"{peer} {mean:.2f}" for peer, mean in report.peer_means().items())
         yield f"ratio to each peer: geometric mean {means}"
-    if report.results:
-        furthest = max(max(result.difference.values()) for result in report.results)
-        yield f"outputs agree with NumPy's within {furthest:.1e}"
+    if not report.results:
+        return
+    if FASTRNN_TORCH in report.results[0].seconds:
+        mean = geometric_mean(r.ratio(FASTRNN_TORCH) for r in report.results)
+        least = min(report.results, key=lambda r: r.median(FASTRNN))
+        more = least.excess(FASTRNN_TORCH) * 1e6
+        yield (
+            f"{FASTRNN_TORCH} / {FASTRNN}: geometric mean {mean:.2f}; "
+            f"{more:+.1f} us a call at {least.case.shape}"
+        )
+    furthest = max(max(result.difference.values()) for result in report.results)
+    what = "results agree with" if report.mode == FORWARD else "results and gradients agree with"
+    yield f"{what} NumPy's within {furthest:.1e} of the largest value of each array"
 
 
 # ---- Files ----------------------------------------------------------------------------------
@@ -172,6 +194,7 @@ def write_json(report: Report, path: Path) -> None:
         "isa": report.isa,
         "versions": report.versions,
         "cell": report.cell,
+        "mode": report.mode,
         "dtype": "float32",
         "threads": report.threads,
         "rounds": report.rounds,
@@ -220,7 +243,7 @@ def plot(report: Report, path: Path) -> None:
     axes.set_yticks(lines, [str(r.case.shape) for r in results])
     axes.set_xlabel("GFLOP/s")
     axes.set_ylabel("I,H,B,T")
-    axes.set_title(f"{report.cell} forward, {_threads(report)}, {report.isa}, {report.date}")
+    axes.set_title(f"{_title(report)}, {_threads(report)}, {report.isa}, {report.date}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=120)

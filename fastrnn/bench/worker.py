@@ -22,11 +22,14 @@ import numpy as np
 
 from .._children import child_environment
 from .cases import Case
+from .engines import COPY, ENGINES, case_of, first_results
 from .limits import Limits
-from .peers import ENGINES, Call, case_of
+from .peers import Call
 
 _BLOCK_SECONDS = 2e-4  # of calls timed together: far above the clock's grain, below a time slice
 _WARM_SECONDS = 2e-3  # a core that was idle, and caches that served another process
+# XLA sizes its pool of threads by it, when it is imported.
+_XLA_THREADS = "PJRT_NPROC"
 _COMMAND = "from fastrnn.bench.worker import serve; serve()"
 
 
@@ -43,7 +46,7 @@ class Worker:
             [sys.executable, "-P", "-c", _COMMAND, engine, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=child_environment(threads),
+            env=child_environment(threads) | {_XLA_THREADS: str(threads)},
         )
 
     def __enter__(self) -> Worker:
@@ -57,9 +60,9 @@ class Worker:
         reply: dict[str, str] = self._request("versions")
         return reply
 
-    def load(self, case: Case) -> np.ndarray:
-        """Prepare a case and return y of its first call, [T, B, H]."""
-        reply: np.ndarray = self._request("load", case)
+    def load(self, case: Case) -> dict[str, np.ndarray]:
+        """Prepare a case and return what its first call computes, by name."""
+        reply: dict[str, np.ndarray] = self._request("load", case)
         return reply
 
     def round(self, min_time: float) -> float:
@@ -145,15 +148,14 @@ def serve() -> None:
         try:
             value: Any
             if verb == "versions":
-                packages = ENGINES[engine].packages
-                value = {p: _version(p) for p in packages}
+                value = {p: _version(p) for p in ENGINES[engine].packages}
             elif verb == "load":
                 call = None  # frees the case before
                 (case,) = arguments
                 gc.collect()
-                call = ENGINES[engine].prepare(case_of(engine, case), threads)
-                _, h, b, t = case.shape
-                value = np.array(call(), np.float32).reshape(t, b, h)
+                case = case_of(engine, case)
+                call = ENGINES[engine].prepare(case, threads)
+                value = {} if engine == COPY else first_results(case, call)
             elif verb == "limits":
                 value = Limits.measure(threads)
             else:
