@@ -13,6 +13,7 @@ from support import (
     Net,
     assert_close,
     bound,
+    gradient_arrays,
     map_state,
     refuses,
     same_bits,
@@ -142,6 +143,26 @@ def test_parallel_time_is_causal(rng: np.random.Generator) -> None:
         assert same_bits(y[:, [0, 2]], clean[:, [0, 2]])
         assert np.isnan(y[t:, 1]).all()
         assert np.isnan(final).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "last"), [((333, 1), 0), ((64, 3), 1), ((65, 2, 3), 0), ((7, 5), 1)]
+)
+def test_gradients_of_parallel_time_are_close(
+    shape: tuple[int, ...], last: int, dtype: str, rng: np.random.Generator
+) -> None:
+    """To the oracle's, for dy of all steps or of the last."""
+    net = Net("leaky", shape[-1], shape[-1], dtype=dtype, seed=2)
+    layer = fastrnn.Leaky(
+        shape[-1], alpha=rng.uniform(0, 0.999, shape[-1]), parallel="time", dtype=dtype
+    )
+    v, state = values(rng, *shape, dtype=dtype), values(rng, *shape[1:], dtype=dtype)
+    dy = values(rng, *shape[last:], dtype=dtype)
+    g = layer.backward(layer.forward_train(v, state)[2], dy, state)
+    expected = net.oracle_backward(layer, v, state, dy, state)
+    for name, array in gradient_arrays(g).items():
+        assert_close(array, gradient_arrays(expected)[name], PARALLEL[dtype], name)
 
 
 @pytest.mark.parametrize("parallel", ["space", "", 1, True])

@@ -1,0 +1,189 @@
+"""What all modules share: the call and its checks, changes of weights, conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .._base import Layer
+from ._ops import run
+from ._packing import DTYPES, Config, forget
+
+
+class Base(nn.Module):
+    """A net whose tensors are the parameters that its configuration names."""
+
+    _counterpart: ClassVar[type[Layer]]
+    _common: ClassVar[tuple[str, ...]]  # the arguments that it shares with its counterpart
+    _state_names: ClassVar[tuple[str, ...]] = ("hx",)
+    _parallel_time: bool = False
+    input_size: int
+    hidden_size: int
+    batch_first: bool
+
+    def _set_config(self, config: Config) -> None:
+        self._config = config
+        self._names = config.names()
+
+    def _make_parameters(self, device: Any, dtype: Any) -> None:
+        """Parameters without values."""
+        device = torch.get_default_device() if device is None else torch.device(device)
+        if device.type != "cpu":
+            raise ValueError(f"device: expected cpu, got {device}")
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        if dtype not in DTYPES:
+            raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype!r}")
+        shapes = self._config.shapes(self.input_size, self.hidden_size)
+        for name, shape in zip(self._names, shapes, strict=True):
+            values = torch.empty(shape, device=device, dtype=dtype)
+            self.register_parameter(name, nn.Parameter(values))
+
+    def _weights(self) -> list[Tensor]:
+        try:  # the attributes of a module take long to find
+            return list(map(self._parameters.__getitem__, self._names))
+        except KeyError:  # what torch.nn.utils has parametrized is no longer a parameter
+            return [getattr(self, name) for name in self._names]
+
+    # ---- Calls
+
+    def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
+        """Runs whole sequences.
+
+        Args:
+            input: [T, B, I], or [B, T, I] with `batch_first`, or [T, I] for one sequence.
+            hx: the state before the first step, zeros if None; for LSTM a tuple (h_0, c_0).
+                Each is [L * D, B, H], or [L * D, H] for one sequence; for Leaky [B, H] or [H].
+
+        Returns:
+            The outputs of the last layer, [T, B, D * H] in the layout of input, and the state
+            after the last step in the form of hx.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: if an argument does not fit, as of torch.nn.
+        """
+        weights = self._weights()
+        input, state = self._checked(input, hx, weights[0].dtype)
+        outputs = self._outputs(input, state, weights)
+        return outputs if len(outputs) == 2 else (outputs[0], outputs[1:])
+
+    def _outputs(
+        self, x: Tensor, state: tuple[Tensor, ...], weights: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        return run(self._config, x, state, weights, self.batch_first, self._parallel_time)
+
+    def _checked(self, x: Tensor, hx: Any, dtype: torch.dtype) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The input, and the state as a tuple."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"input: expected a Tensor, got {_type_of(x)}")
+        shape = x.shape
+        if len(shape) != 3 and len(shape) != 2:
+            raise ValueError(f"input: expected 2 or 3 dimensions, got {len(shape)}")
+        if shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input: expected size {self.input_size} (input_size) of the last dimension, "
+                f"got {shape[-1]} in {tuple(shape)}"
+            )
+        x = _suited("input", x, dtype)
+        if hx is None:
+            return x, ()
+        names = self._state_names
+        state = (hx,) if len(names) == 1 else hx
+        if not isinstance(state, (tuple, list)) or len(state) != len(names):
+            count = f" of {len(hx)}" if isinstance(hx, (tuple, list)) else ""
+            raise TypeError(f"hx: expected a tuple (h_0, c_0), got {_type_of(hx)}{count}")
+        batch = () if len(shape) == 2 else (shape[0 if self.batch_first else 1],)
+        expected = self._config.state_shape(batch, self.hidden_size)
+        tensors = []
+        for name, tensor in zip(names, state, strict=True):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{name}: expected a Tensor, got {_type_of(tensor)}")
+            if tensor.shape != expected:
+                raise RuntimeError(f"{name}: expected size {expected}, got {tuple(tensor.shape)}")
+            tensors.append(_suited(name, tensor, dtype))
+        return x, tuple(tensors)
+
+    # ---- Changes of weights as a whole: PyTorch does not swap tensors with weak references
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        forget(self._parameters.values())
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        forget(self._parameters.values())
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    # ---- To and from the layers of fastrnn
+
+    def to_fastrnn(self) -> Any:
+        """The layer of fastrnn with these weights (copied), which gives the bits that this gives.
+
+        It needs no PyTorch, and is light to pickle and to send.
+
+        Example:
+            >>> import torch, fastrnn.torch as ft
+            >>> net = ft.LSTM(3, 8)
+            >>> x = torch.randn(5, 3)
+            >>> bool((net.to_fastrnn()(x.numpy())[0] == net(x)[0].detach().numpy()).all())
+            True
+        """
+        weights = self._weights()
+        self._config.check(weights)
+        values = {}
+        for name, tensor in zip(self._names, weights, strict=True):
+            if name.startswith("alpha_logit"):
+                tensor = torch.sigmoid(tensor)
+                name = name.replace("alpha_logit", "alpha")
+            values[name] = tensor
+        arguments = {name: getattr(self, name) for name in self._common}
+        layer = self._counterpart(**arguments, dtype=DTYPES[weights[0].dtype])
+        layer.load_state_dict(values)
+        return layer
+
+    @classmethod
+    def from_fastrnn(cls, layer: Layer, **options: Any) -> Self:
+        """A module with the weights (copied) of the layer of fastrnn with the same name.
+
+        Args:
+            layer: a layer of fastrnn.
+            options: further arguments of the module, that is, dropout.
+
+        Raises:
+            TypeError: if it is a layer of another class.
+
+        Example:
+            >>> import fastrnn, fastrnn.torch as ft
+            >>> ft.LSTM.from_fastrnn(fastrnn.LSTM(3, 8, num_layers=2), dropout=0.1)
+            LSTM(3, 8, num_layers=2, dropout=0.1)
+        """
+        if type(layer) is not cls._counterpart:
+            raise TypeError(
+                f"layer: expected a fastrnn.{cls._counterpart.__name__}, got {type(layer)}"
+            )
+        dtype = torch.float32 if layer.dtype == np.float32 else torch.float64
+        arguments = {name: getattr(layer, name) for name in cls._common}
+        module = cls(**arguments, **options, dtype=dtype)
+        module.load_state_dict({k: torch.tensor(v) for k, v in layer.parameters().items()})
+        return module
+
+
+def _type_of(value: Any) -> str:
+    if isinstance(value, nn.utils.rnn.PackedSequence):
+        return "PackedSequence (give padded sequences of one length, or use torch.nn for these)"
+    return type(value).__name__
+
+
+def _suited(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor, under autocast in the dtype of the weights; an error if it is of another kind."""
+    if tensor.dtype != dtype:
+        if not torch.is_autocast_enabled("cpu") or not tensor.is_floating_point():
+            raise ValueError(f"{name}: expected {dtype} as the weights, got {tensor.dtype}")
+        tensor = tensor.to(dtype)
+    if not tensor.is_cpu or tensor.layout != torch.strided:
+        raise RuntimeError(
+            f"{name}: expected a dense tensor on the cpu, got {tensor.layout} on {tensor.device}"
+        )
+    return tensor

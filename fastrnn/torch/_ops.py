@@ -1,0 +1,366 @@
+"""Runs of a net on tensors: for autograd as it is, and as operators for what traces programs.
+
+There are two ways to the same kernels. `Run` is an `autograd.Function` that calls the core
+directly. The operators `fastrnn::run` and `fastrnn::run_backward` are opaque to `torch.compile`,
+`torch.export` and other tracers, and have a fake implementation for them. Called eagerly, an
+operator costs more than the function does, because schemas, boxing and lists of tensors pass
+through Python: 25 us without gradients, 120 us with them, and 300 us with the backward (PyTorch
+2.13; an LSTM of 64 units takes 65 us for 100 steps). So only programs that are traced use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, from_numpy
+from torch._C import (
+    _are_functorch_transforms_active,
+    _get_tracing_state,
+    _len_torch_dispatch_stack,
+)
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+
+from .._arrays import Array
+from ._packing import DTYPES, Config, Packed, packed, plain_net
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_CPU = torch.device("cpu")  # whatever the default device is
+
+
+def run(
+    config: Config,
+    x: Tensor,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    batch_first: bool,
+    parallel_time: bool = False,
+) -> tuple[Tensor, ...]:
+    """y and the final state, one tensor or two. The arguments have been checked.
+
+    state: empty for zeros. weights: part by part, as config.names() says.
+    """
+    tape = torch.is_grad_enabled() and _any_requires_grad(x, state, weights)
+    if (
+        is_compiling()
+        or type(x) not in _PLAIN
+        or _len_torch_dispatch_stack() > 0
+        or _get_tracing_state() is not None
+    ):
+        options = (*config, batch_first, parallel_time, tape)
+        return run_op(x, list(state), list(weights), *options)[: 1 + config.states]
+    if _are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        raise NotImplementedError(
+            "fastrnn.torch: transforms of torch.func and forward-mode derivatives are not there"
+        )
+    entry = packed(config, weights)
+    if tape:
+        return Run.apply(entry, batch_first, x, *state, *weights)
+    return _forward(entry, x, state, batch_first, parallel_time)[0]
+
+
+def _any_requires_grad(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor]) -> bool:
+    if x.requires_grad:
+        return True
+    for tensor in weights:  # the first one, most often
+        if tensor.requires_grad:
+            return True
+    return any(tensor.requires_grad for tensor in state)
+
+
+# ---- Between tensors and the core
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().numpy() if tensor.requires_grad else tensor.numpy()
+
+
+def _irregular(tensor: Tensor) -> bool:
+    """Whether the kernels cannot read it: features apart from each other, or not aligned."""
+    return tensor.stride(-1) != 1 or tensor.data_ptr() % tensor.itemsize != 0
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _steps_and_batch(shape: Sequence[int], batch_first: bool) -> tuple[int, int]:
+    if len(shape) == 2:
+        return shape[0], 1
+    return (shape[1], shape[0]) if batch_first else (shape[0], shape[1])
+
+
+def _call(
+    net: Any,
+    x: Tensor,
+    state: Sequence[Tensor],
+    batch_first: bool,
+    parallel_time: bool,
+    saved: Tensor | None,
+) -> tuple[Array, Any] | None:
+    h: Any = None
+    if state:
+        arrays = [_array(tensor.contiguous()) for tensor in state]
+        h = tuple(arrays) if net.states > 1 else arrays[0]
+    if saved is None:
+        return net.call(_array(x), h, None, batch_first, parallel_time)
+    return net.call_train(_array(x), h, None, batch_first, saved.numpy())
+
+
+def _forward(
+    entry: Packed,
+    x: Tensor,
+    state: Sequence[Tensor],
+    batch_first: bool,
+    parallel_time: bool,
+    saved: Tensor | None = None,
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """(y, *final state), and x as the kernels have read it; fills `saved` if there is one."""
+    net = entry.net
+    result = _call(net, x, state, batch_first, parallel_time, saved)
+    if result is None:  # a layout that the kernels do not read
+        x, state = _copy(x), [tensor.detach().clone() for tensor in state]
+        result = _call(net, x, state, batch_first, parallel_time, saved)
+        assert result is not None
+    y, final = result
+    if net.states == 1:
+        return (from_numpy(y), from_numpy(final)), x
+    return (from_numpy(y), from_numpy(final[0]), from_numpy(final[1])), x
+
+
+def _backward(
+    entry: Packed,
+    x: Tensor,
+    saved: Tensor,
+    dy: Tensor | None,
+    dstate: Sequence[Tensor | None],
+    batch_first: bool,
+    need_x: bool,
+    need_weights: Sequence[bool],
+) -> tuple[Tensor | None, list[Tensor], list[Tensor | None]]:
+    """The gradients of x, of the initial state and of the weights where they are needed.
+
+    dy, dstate: the gradients of the outputs, None for zeros.
+    """
+    if _irregular(x):
+        x = _copy(x)
+    if dy is not None and _irregular(dy):
+        dy = _copy(dy)
+    if saved.data_ptr() % 64:  # torch.autograd.graph.saved_tensors_hooks may have moved it
+        saved = torch.empty_like(saved).copy_(saved)
+    dtype = entry.dtype
+    gradients = [
+        np.empty(shape, dtype) if need else None
+        for shape, need in zip(entry.shapes, need_weights, strict=True)
+    ]
+    dx, dh = entry.net.backward(
+        _array(x),
+        saved.numpy(),
+        None if dy is None else _array(dy),
+        tuple([None if d is None else np.require(_array(d), None, ["C", "A"]) for d in dstate]),
+        batch_first,
+        need_x,
+        entry.by_part(gradients) if any(need_weights) else None,
+    )
+    if entry.alphas:
+        entry.through_sigmoid(gradients)
+    return (
+        None if dx is None else from_numpy(dx),
+        [from_numpy(d) for d in dh],
+        [None if g is None else from_numpy(g) for g in gradients],
+    )
+
+
+# ---- Autograd
+
+
+class Run(torch.autograd.Function):
+    """A run that keeps what its backward needs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, entry: Packed, batch_first: bool, x: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        """tensors: the initial state, if it is not zero, then the weights."""
+        states = len(tensors) - len(entry.shapes)
+        size = entry.net.saved_size(*_steps_and_batch(x.shape, batch_first))
+        saved = torch.empty(size, dtype=torch.uint8, device=_CPU)
+        outputs, x = _forward(entry, x, tensors[:states], batch_first, False, saved)
+        # The weights are saved for their version counters: a change in place before the backward
+        # is then an error, as everywhere in PyTorch.
+        ctx.save_for_backward(x, saved, *tensors[states:])
+        ctx.set_materialize_grads(False)
+        ctx.run = entry, batch_first, states
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *dstate: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The gradients of the arguments of `forward`."""
+        entry, batch_first, states = ctx.run
+        x, saved, *_ = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        dx, dh, dweights = _backward(
+            entry, x, saved, dy, dstate, batch_first, needs[2], needs[3 + states :]
+        )
+        if torch.is_grad_enabled():  # create_graph=True
+            anchor = torch.zeros((), device=_CPU, requires_grad=True)
+            dx, *rest = FirstDerivative.apply(anchor, dx, *dh, *dweights)
+            dh, dweights = rest[: len(dh)], rest[len(dh) :]
+        return (None, None, dx, *dh[:states], *dweights)
+
+
+class FirstDerivative(torch.autograd.Function):
+    """Gradients that refuse to be differentiated.
+
+    `once_differentiable` lets those pass as constants whose dy does not require grad.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """anchor: requires grad, and so do the results."""
+        return tuple([None if g is None else g.view_as(g) for g in gradients])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        """Never returns."""
+        raise RuntimeError(
+            "fastrnn.torch: the second derivative is not implemented (double backward, "
+            "through gradients of create_graph=True)"
+        )
+
+
+# ---- Operators
+
+_OPTIONS = "str cell, str activation, bool bias, int num_layers, bool bidirectional, " + (
+    "bool batch_first, bool parallel_time, bool tape"
+)
+
+
+def _room(
+    config: Config, dtype: torch.dtype, sizes: tuple[Any, Any], steps: Any, batch: Any
+) -> Any:
+    """Bytes for what a run saves, by a formula: a tracer has symbols for sizes.
+
+    It is a header, and for each sequence a constant and a multiple of the steps; of a leaky unit
+    not of all steps, but of one in 64.
+    """
+    size = plain_net(config, DTYPES[dtype], int(sizes[0]), int(sizes[1])).saved_size
+    unit = 64 if config.cell == "leaky" else 1
+    constant = size(0, 1) - size(0, 0)
+    return size(0, 0) + batch * (constant + steps // unit * (size(unit, 1) - size(0, 1)))
+
+
+@torch.library.custom_op(
+    "fastrnn::run",
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"(Tensor x, Tensor[] state, Tensor[] weights, {_OPTIONS})"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+)
+def run_op(
+    x: Tensor, state: list[Tensor], weights: list[Tensor], *options: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(y, h, c, saved); c is empty for cells without, and saved is without `tape`."""
+    config = Config(*options[:5])
+    batch_first, parallel_time, tape = options[5:]
+    saved = None
+    if tape:
+        sizes = config.sizes(weights)
+        room = _room(config, x.dtype, sizes, *_steps_and_batch(x.shape, batch_first))
+        # zeros: an operator gives the same bytes every time, in the padding too
+        saved = torch.zeros(room, dtype=torch.uint8, device=_CPU)
+    entry = packed(config, weights)
+    (y, h, *c), _ = _forward(entry, x, state, batch_first, parallel_time, saved)
+    if saved is None:
+        saved = torch.empty(0, dtype=torch.uint8, device=_CPU)
+    return y, h, c[0] if c else y.new_empty(0), saved
+
+
+@run_op.register_fake
+def _(
+    x: Tensor, state: list[Tensor], weights: list[Tensor], *options: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    config = Config(*options[:5])
+    batch_first, _, tape = options[5:]
+    inputs, hidden = config.sizes(weights)
+    steps, batch = _steps_and_batch(x.shape, batch_first)
+    h = config.state_shape(() if x.dim() == 2 else (batch,), hidden)
+    room = _room(config, x.dtype, (inputs, hidden), steps, batch) if tape else 0
+    return (
+        x.new_empty((*x.shape[:-1], hidden * (1 + config.bidirectional))),
+        x.new_empty(h),
+        x.new_empty(h if config.states == 2 else (0,)),
+        x.new_empty((room,), dtype=torch.uint8),
+    )
+
+
+@torch.library.custom_op(
+    "fastrnn::run_backward",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor x, Tensor saved, Tensor[] weights, Tensor? dy, Tensor? dh, Tensor? dc, "
+    f"bool[] needs, {_OPTIONS}) -> Tensor[]",
+)
+def backward_op(
+    x: Tensor,
+    saved: Tensor,
+    weights: list[Tensor],
+    dy: Tensor | None,
+    dh: Tensor | None,
+    dc: Tensor | None,
+    needs: list[bool],
+    *options: Any,
+) -> list[Tensor]:
+    """The gradients of x, the initial state and the weights: those that are needed."""
+    config = Config(*options[:5])
+    entry = packed(config, weights)
+    dstate = (dh, dc)[: config.states]
+    first = 1 + config.states  # of the weights
+    dx, dh, dweights = _backward(entry, x, saved, dy, dstate, options[5], needs[0], needs[first:])
+    gradients = (dx, *dh, *dweights)
+    return [gradient for gradient, need in zip(gradients, needs, strict=True) if need]
+
+
+@backward_op.register_fake
+def _(
+    x: Tensor,
+    saved: Tensor,
+    weights: list[Tensor],
+    dy: Tensor | None,
+    dh: Tensor | None,
+    dc: Tensor | None,
+    needs: list[bool],
+    *options: Any,
+) -> list[Tensor]:
+    config = Config(*options[:5])
+    _, hidden = config.sizes(weights)
+    batch = () if x.dim() == 2 else (_steps_and_batch(x.shape, options[5])[1],)
+    states = [config.state_shape(batch, hidden)] * config.states
+    shapes = [x.shape, *states, *[tensor.shape for tensor in weights]]
+    return [x.new_empty(shape) for shape, need in zip(shapes, needs, strict=True) if need]
+
+
+def _op_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, state, weights, *ctx.options = inputs
+    if not ctx.options[-1]:
+        raise RuntimeError("fastrnn::run: expected tape = True for a run with gradients, got False")
+    ctx.save_for_backward(x, output[3], *weights)
+    ctx.states = len(state)
+
+
+def _op_backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor, _: Any) -> tuple[Any, ...]:
+    x, saved, *weights = ctx.saved_tensors
+    need_x, need_state, need_weights = ctx.needs_input_grad[:3]
+    states = Config(*ctx.options[:5]).states
+    needs = [need_x, *(need_state or [False] * states), *need_weights]
+    dc_or_none = dc if states == 2 else None
+    found = iter(backward_op(x, saved, weights, dy, dh, dc_or_none, needs, *ctx.options))
+    gradients = [next(found) if need else None for need in needs]
+    dstate = gradients[1 : 1 + ctx.states]
+    return gradients[0], dstate, gradients[1 + states :], *([None] * len(ctx.options))
+
+
+run_op.register_autograd(_op_backward, setup_context=_op_context)
