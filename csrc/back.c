@@ -6,8 +6,10 @@
  */
 #include "internal.h"
 
-/* The gradients of a chunk stay in L2, but a product of few rows would wait for memory. */
+/* The gradients of a chunk stay in L2; those of large nets are a part of what each chunk has to add
+ * to the gradients of the weights. */
 #define CHUNK_BYTES (512 * 1024)
+#define CHUNK_PART  4
 
 size_t frnn_checkpoint_unit(size_t batch) {
     return frnn_sum_steps(batch);
@@ -39,7 +41,9 @@ static size_t chunk_steps(const frnn_part *part, size_t itemsize, size_t batch) 
     const size_t unit = frnn_sum_steps(batch);
     const size_t bytes = unit * batch * dz_row(part) * itemsize;
     const size_t most = frnn_super_steps(batch) / unit;
-    return unit * frnn_min(frnn_max(CHUNK_BYTES / frnn_max(bytes, 1), 1), most);
+    const size_t weights = part->gates * part->hidden_size * (part->input_size + part->hidden_size);
+    const size_t target = frnn_max(CHUNK_BYTES, weights * itemsize / CHUNK_PART);
+    return unit * frnn_min(frnn_max(target / frnn_max(bytes, 1), 1), most);
 }
 
 /* The arrays of a chunk: bytes from the start of scratch. */

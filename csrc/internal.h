@@ -18,6 +18,8 @@
  * hidden + unit], with the transposed matrices, one after the other for each gate:
  *
  *     w_back[gate][block][k][16]     k = 0 .. hidden - 1; blocks of inputs or of recurrent units
+ *
+ * where four blocks at a time, while there are as many, lie interleaved as [k][4][16].
  */
 #ifndef FRNN_INTERNAL_H
 #define FRNN_INTERNAL_H

@@ -100,20 +100,19 @@ frnn_status frnn_packed_back_size(const frnn_config *net, size_t *size) {
     return total(net, 0, 0, size, &unused) ? FRNN_OK : FRNN_E_SIZE;
 }
 
-/* to[gate][block][k][16] from from[gate * hidden + k][column], zeros in the padding. */
+/* For each gate, blocks of 16 columns from from[gate * hidden + k][column], zeros in the padding:
+ * as long as there are four, four together to[k][4][16], the rest to[k][16]. */
 static void pack_transposed(const frnn_part *part, size_t itemsize, const char *from,
                             size_t columns, char *to) {
     const size_t row = columns * itemsize, panel = FRNN_BLOCK * itemsize;
+    const size_t blocks = (columns - 1) / FRNN_BLOCK + 1;
     for (size_t gate = 0; gate < part->gates; gate++, from += part->hidden_size * row)
-        for (size_t at = 0; at < row; at += panel) {
-            const size_t used = frnn_min(panel, row - at);
-            for (size_t k = 0; k < part->hidden_size; k++, to += panel) {
-                if (used == panel && itemsize == 4) {
-                    memcpy(to, from + k * row + at, FRNN_BLOCK * 4); /* of constant size */
-                } else {
-                    memcpy(to, from + k * row + at, used);
-                    memset(to + used, 0, panel - used);
-                }
+        for (size_t block = 0, width; block < blocks; block += width) {
+            width = blocks - block < 4 ? 1 : 4;
+            const size_t at = block * panel, used = frnn_min(width * panel, row - at);
+            for (size_t k = 0; k < part->hidden_size; k++, to += width * panel) {
+                memcpy(to, from + k * row + at, used);
+                memset(to + used, 0, width * panel - used);
             }
         }
 }

@@ -6,9 +6,9 @@
 
 /* ---- Data: rows of gradients times a transposed matrix ------------------------------------- */
 
-/* Panels of a single row, with a chain of its own for each gate: else a net of few units would
- * wait for the one chain of each. */
-#define BACK_PANELS 4
+/* Blocks of outputs that are interleaved along k, as the gates of a block are in the forward; the
+ * last blocks, fewer than these, are not. */
+#define QUAD 4
 
 typedef struct product_back {
     size_t rows, k;
@@ -21,23 +21,25 @@ typedef struct product_back {
     real *partial; /* [rows][FRNN_PARTIAL] */
 } product_back;
 
+/* Panels of a single row, with a chain of its own for each gate: else a net of few units would
+ * wait for the one chain of each. */
 INLINE void tile_back(const int gates, const int panels, const product_back *p) {
-    enum { WIDTH = BACK_PANELS * VECTORS };
+    enum { WIDTH = QUAD * VECTORS };
     const int width = panels * VECTORS;
-    const size_t w_block = p->k * FRNN_BLOCK;
+    /* elements from k to k, and from panel to panel */
+    const size_t step = panels == QUAD ? QUAD * FRNN_BLOCK : FRNN_BLOCK;
+    const size_t panel = panels == QUAD ? FRNN_BLOCK : p->k * FRNN_BLOCK;
     vreal sum[4][WIDTH];
     UNROLL for (int g = 0; g < gates; g++) {
         UNROLL for (int v = 0; v < width; v++) sum[g][v] = vzero();
     }
     const real *w = p->w;
-    for (size_t k = 0; k < p->k; k++, w += FRNN_BLOCK) {
+    for (size_t k = 0; k < p->k; k++, w += step) {
         UNROLL for (int g = 0; g < gates; g++) {
             const vreal factor = vset1(p->a[(size_t)g * p->k + k]);
-            UNROLL for (int v = 0; v < width; v++) sum[g][v] =
-                vfma(factor,
-                     vload(w + (size_t)g * p->w_gate + (size_t)(v / VECTORS) * w_block +
-                           v % VECTORS * VL),
-                     sum[g][v]);
+            const real *row = w + (size_t)g * p->w_gate;
+            UNROLL for (int v = 0; v < width; v++) sum[g][v] = vfma(
+                factor, vload(row + (size_t)(v / VECTORS) * panel + v % VECTORS * VL), sum[g][v]);
         }
     }
     UNROLL for (int v = 0; v < width; v++) {
@@ -59,7 +61,7 @@ INLINE void row_back(const int gates, const product_back *p, size_t panels) {
         tile_back(gates, 3, p);
         break;
     default:
-        tile_back(gates, 4, p);
+        tile_back(gates, QUAD, p);
         break;
     }
 }
@@ -73,9 +75,15 @@ NOINLINE void row_back_4(const product_back *p, size_t panels) {
     row_back(4, p, panels);
 }
 
-/* How many panels are worked on together. */
-INLINE size_t group_back(size_t rows, size_t panels) {
-    return rows == 1 ? frnn_min(BACK_PANELS, panels) : group_panels(1, rows, panels);
+/* How many of the blocks [begin, end) are worked on together, the first ones or the last; all
+ * within the quads, or all behind them. `blocks` is how many the matrix has. */
+INLINE size_t group_back(size_t rows, size_t blocks, size_t begin, size_t end, int from_end) {
+    const size_t quads = blocks / QUAD * QUAD;
+    if (from_end ? end > quads : begin >= quads) {
+        const size_t rest = end - frnn_max(begin, quads);
+        return rows == 1 ? rest : group_panels(1, rows, rest);
+    }
+    return rows == 1 ? QUAD : group_panels(QUAD, rows, frnn_min(end, quads) - begin);
 }
 
 /* One group of panels of a product. */
@@ -88,7 +96,7 @@ INLINE void product_group_back(const int gates, const product_back *p, size_t pa
         return;
     }
     for (int g = 0; g < gates; g++) {
-        const product q = {
+        product q = {
             .rows = p->rows,
             .a = p->a + (size_t)g * p->k,
             .a_row = p->a_row,
@@ -100,7 +108,12 @@ INLINE void product_group_back(const int gates, const product_back *p, size_t pa
             .out = p->out,
             .out_row = p->out_row,
         };
-        product_group(1, &q, panels, p->partial);
+        if (panels % QUAD != 0) {
+            product_group(1, &q, panels, p->partial);
+        } else { /* a quad is to the tile what the gates of a block are */
+            q.w_block *= QUAD;
+            product_group(QUAD, &q, panels, p->partial);
+        }
     }
 }
 
@@ -117,7 +130,7 @@ INLINE void project_back_gates(const int gates, const frnn_project_back *s) {
         .partial = s->partial,
     };
     for (size_t block = 0; block < s->blocks;) {
-        const size_t panels = group_back(s->rows, s->blocks - block);
+        const size_t panels = group_back(s->rows, s->blocks, block, s->blocks, 0);
         product_group_back(gates, &p, panels);
         block += panels;
         p.w += panels * s->k * FRNN_BLOCK;
@@ -144,47 +157,48 @@ static void project_back(const frnn_project_back *s) {
 #define OUTER_ROWS(vectors) ((vectors) == 1 ? 8 : 4)
 #else
 #define OUTER_VECTORS       4
-#define OUTER_ROWS(vectors) ((vectors) == 1 ? 16 : (vectors) < 4 ? 8 : 4)
+#define OUTER_ROWS(vectors) ((vectors) == 1 ? 16 : (vectors) < 4 ? 8 : 6)
 #endif
 
-/* A tile of c: `rows` by `vectors`, both constants, the last vector of `lanes` lanes. */
-INLINE void outer_tile(const int rows, const int vectors, const frnn_outer *s, const real *a,
+typedef struct outer_chain {
+    size_t rows, a_row, b_row, c_row;
+    int add;
+} outer_chain;
+
+/* One chain of a tile of c: `rows` by `vectors`, both constants, the last vector of `lanes` lanes.
+ */
+INLINE void outer_tile(const int rows, const int vectors, const outer_chain *s, const real *a,
                        const real *b, real *c, size_t lanes) {
-    int add = s->add;
-    for (size_t begin = 0; begin < s->rows; begin += s->chain) {
-        vreal sum[OUTER_ROWS(1)][OUTER_VECTORS];
+    vreal sum[OUTER_ROWS(1)][OUTER_VECTORS];
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int v = 0; v < vectors; v++) {
+            vprefetch(c + (size_t)r * s->c_row + v * VL); /* it is needed at the end of the chain */
+            sum[r][v] = vzero();
+        }
+    }
+    for (size_t k = s->rows; k > 0; k--) {
+        vreal factor[OUTER_VECTORS];
+        UNROLL for (int v = 0; v < vectors; v++) factor[v] = vload(b + v * VL);
         UNROLL for (int r = 0; r < rows; r++) {
-            UNROLL for (int v = 0; v < vectors; v++) {
-                vprefetch(c + (size_t)r * s->n + v * VL); /* it is needed at the end of the chain */
-                sum[r][v] = vzero();
-            }
+            const vreal value = vset1(a[r]);
+            UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = vfma(value, factor[v], sum[r][v]);
         }
-        for (size_t k = frnn_min(s->chain, s->rows - begin); k > 0; k--) {
-            vreal factor[OUTER_VECTORS];
-            UNROLL for (int v = 0; v < vectors; v++) factor[v] = vload(b + v * VL);
-            UNROLL for (int r = 0; r < rows; r++) {
-                const vreal value = vset1(a[r]);
-                UNROLL for (int v = 0; v < vectors; v++) sum[r][v] =
-                    vfma(value, factor[v], sum[r][v]);
-            }
-            a += s->a_row;
-            b += s->b_row;
+        a += s->a_row;
+        b += s->b_row;
+    }
+    UNROLL for (int r = 0; r < rows; r++) {
+        real *row = c + (size_t)r * s->c_row;
+        UNROLL for (int v = 0; v < vectors; v++, row += VL) {
+            if (v < vectors - 1 || lanes == VL)
+                vstore(row, s->add ? vadd(vload(row), sum[r][v]) : sum[r][v]);
+            else
+                vstore_n(row, s->add ? vadd(vload_n(row, lanes), sum[r][v]) : sum[r][v], lanes);
         }
-        UNROLL for (int r = 0; r < rows; r++) {
-            real *row = c + (size_t)r * s->n;
-            UNROLL for (int v = 0; v < vectors; v++, row += VL) {
-                if (v < vectors - 1 || lanes == VL)
-                    vstore(row, add ? vadd(vload(row), sum[r][v]) : sum[r][v]);
-                else
-                    vstore_n(row, add ? vadd(vload_n(row, lanes), sum[r][v]) : sum[r][v], lanes);
-            }
-        }
-        add = 1;
     }
 }
 
-/* Calls the tile of that size: rows is 16, 8, 4, 2 or 1. */
-NOINLINE void outer_choose(size_t rows, size_t vectors, const frnn_outer *s, const real *a,
+/* Calls the tile of that size: rows is a most, or what is left of it after halving. */
+NOINLINE void outer_choose(size_t rows, size_t vectors, const outer_chain *s, const real *a,
                            const real *b, real *c, size_t lanes) {
     switch (rows * 8 + vectors) {
 #define LEGAL(rows, vectors)                                                                       \
@@ -196,7 +210,9 @@ NOINLINE void outer_choose(size_t rows, size_t vectors, const frnn_outer *s, con
                        a, b, c, lanes);                                                            \
         break;
 #define CASES(vectors)                                                                             \
-    CASE(16, vectors) CASE(8, vectors) CASE(4, vectors) CASE(2, vectors) CASE(1, vectors)
+    CASE(16, vectors)                                                                              \
+    CASE(8, vectors) CASE(6, vectors) CASE(3, vectors) CASE(4, vectors) CASE(2, vectors)           \
+        CASE(1, vectors)
         /* clang-format off */
         CASES(1) CASES(2) CASES(3) CASES(4)
     default:
@@ -239,25 +255,39 @@ static void outer_ones(const frnn_outer *s) {
     }
 }
 
+/* One chain of a strip of c: rows [first, end), a tile's width of columns from j on. */
+static void outer_strip(const frnn_outer *s, size_t first, size_t end, size_t j, size_t begin) {
+    const outer_chain chain = {
+        .rows = frnn_min(s->chain, s->rows - begin),
+        .a_row = s->a_row,
+        .b_row = s->b_row,
+        .c_row = s->n,
+        .add = s->add || begin > 0,
+    };
+    const real *a = (const real *)s->a + begin * s->a_row;
+    const real *b = (const real *)s->b + begin * s->b_row + j;
+    real *c = (real *)s->c + j;
+    const size_t columns = frnn_min(OUTER_VECTORS * VL, s->n - j);
+    const size_t vectors = (columns - 1) / VL + 1, lanes = columns - (vectors - 1) * VL;
+    for (size_t i = first; i < end;) {
+        const size_t rows = outer_rows(end - i, vectors);
+        outer_choose(rows, vectors, &chain, a + i, b, c + i * s->n, lanes);
+        i += rows;
+    }
+}
+
 static void outer(const frnn_outer *s) {
     if (s->b == NULL) {
         outer_ones(s);
         return;
     }
-    /* So many columns of a stay in L2 while all strips of b pass over them. */
+    /* So many columns of a stay in L2 while all strips of b pass over them; the chains of a strip
+     * stay in L1, and what they add to in L2. */
     const size_t block = frnn_max(OUTER_BLOCK_BYTES / (s->rows * sizeof(real)) / 16, 4) * 16;
     for (size_t first = 0; first < s->m; first += block)
-        for (size_t j = 0; j < s->n; j += OUTER_VECTORS * VL) {
-            const size_t columns = frnn_min(OUTER_VECTORS * VL, s->n - j);
-            const size_t vectors = (columns - 1) / VL + 1, lanes = columns - (vectors - 1) * VL;
-            const size_t end = frnn_min(first + block, s->m);
-            for (size_t i = first; i < end;) {
-                const size_t rows = outer_rows(end - i, vectors);
-                outer_choose(rows, vectors, s, (const real *)s->a + i, (const real *)s->b + j,
-                             (real *)s->c + i * s->n + j, lanes);
-                i += rows;
-            }
-        }
+        for (size_t j = 0; j < s->n; j += OUTER_VECTORS * VL)
+            for (size_t begin = 0; begin < s->rows; begin += s->chain)
+                outer_strip(s, first, frnn_min(first + block, s->m), j, begin);
 }
 
 static void add_array(const void *from, void *to, size_t n) {

@@ -1,6 +1,7 @@
 """Train the LSTM of ``fastrnn demo``: handwritten digits, read as sequences of eight rows.
 
-Needs PyTorch, scikit-learn, safetensors and tqdm; takes less than a minute on one core.
+The LSTM is one of fastrnn.torch, under PyTorch's autograd and optimizer. Needs PyTorch,
+scikit-learn, safetensors and tqdm; takes less than a minute on one core.
 Writes three files, by default into the package's data directory:
 
     digits_lstm.safetensors      the LSTM under PyTorch's names, with metadata for fastrnn.load
@@ -26,6 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import trange
 
+import fastrnn.torch as ft
+
 DATA = Path(__file__).resolve().parents[2] / "fastrnn" / "data"
 PIXEL_MAX = 16
 CLASSES = 10
@@ -36,7 +39,7 @@ class DigitReader(nn.Module):
 
     def __init__(self, hidden_size: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(8, hidden_size)
+        self.lstm = ft.LSTM(8, hidden_size)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(hidden_size, CLASSES)
 

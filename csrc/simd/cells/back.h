@@ -113,7 +113,9 @@ INLINE void step_groups_back(const int gates, const frnn_step_back *s, units_bac
                              void (*recur)(const frnn_step_back *s, size_t block, size_t panels)) {
     size_t begin = s->block_begin, end = s->block_end;
     while (begin < end) {
-        const size_t blocks = group_back(s->row_end - s->row_begin, end - begin);
+        const size_t blocks =
+            group_back(s->row_end - s->row_begin, (s->hidden_size - 1) / FRNN_BLOCK + 1, begin, end,
+                       s->backwards);
         const size_t first = s->backwards ? end - blocks : begin;
         if (s->dz_next != NULL)
             recur(s, first, blocks);
