@@ -209,11 +209,10 @@ NOINLINE void outer_choose(size_t rows, size_t vectors, const outer_chain *s, co
             outer_tile(LEGAL(rows, vectors) ? (rows) : 1, LEGAL(rows, vectors) ? (vectors) : 1, s, \
                        a, b, c, lanes);                                                            \
         break;
-#define CASES(vectors)                                                                             \
-    CASE(16, vectors)                                                                              \
-    CASE(8, vectors) CASE(6, vectors) CASE(3, vectors) CASE(4, vectors) CASE(2, vectors)           \
-        CASE(1, vectors)
         /* clang-format off */
+#define CASES(vectors)                                                                             \
+    CASE(16, vectors) CASE(8, vectors) CASE(6, vectors) CASE(4, vectors) CASE(3, vectors)          \
+    CASE(2, vectors) CASE(1, vectors)
         CASES(1) CASES(2) CASES(3) CASES(4)
     default:
         break;

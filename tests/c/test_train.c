@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Gradients of the C library on every instruction set that this machine has: that they are those of
+ * the loss, the same bits however they are asked for, and that no other memory is touched.
+ */
+#define _DEFAULT_SOURCE /* mmap */
+
+#include "train_check.h"
+
+#define PICK(array) array[below(sizeof(array) / sizeof *(array))]
+
+static size_t where_base; /* what is being tested begins so; how it is follows */
+
+static void say(const char *how) {
+    snprintf(where + where_base, sizeof where - where_base, ": %s", how);
+}
+
+/* ---- Comparisons ---------------------------------------------------------------------------- */
+
+static double number(const problem *p, const span *s, size_t i) {
+    double value;
+    get(p->items, &value, s->at + i * p->items, 1);
+    return value;
+}
+
+/* All arrays that both have are the same, in every bit. */
+static void check_same(const result *a, const result *b) {
+    for (size_t i = 0; i < ARRAYS; i++) {
+        const span *const s = &a->array[i], *const t = &b->array[i];
+        if (s->at != NULL && t->at != NULL)
+            CHECK(s->size == t->size && memcmp(s->at, t->at, s->size) == 0);
+    }
+}
+
+/* The numbers of the arrays from `first` on differ by no more than `tolerance`, relative to the
+ * largest of an array; -0 is 0. */
+static void check_close(const problem *p, const result *a, const problem *q, const result *b,
+                        size_t first, double tolerance) {
+    for (size_t i = first; i < ARRAYS; i++) {
+        double largest = 1;
+        size_t wrong = 0;
+        const size_t count = a->array[i].at == NULL ? 0 : a->array[i].size / p->items;
+        for (size_t j = 0; j < count; j++)
+            largest = fmax(largest, fabs(number(p, &a->array[i], j)));
+        for (size_t j = 0; j < count; j++)
+            wrong += !(fabs(number(p, &a->array[i], j) - number(q, &b->array[i], j)) <=
+                       tolerance * largest);
+        CHECK(wrong == 0);
+    }
+}
+
+static void check_manner(const task *t, const result *all, manner how, const char *what) {
+    say(what);
+    const result other = train(t, how);
+    check_same(all, &other);
+}
+
+/* ---- The same bits however they are asked for ----------------------------------------------- */
+
+/* Without some of the results or arguments, the others are what they were. */
+static void check_parts(const task *t, const result *all) {
+    const problem *p = &t->p;
+    check_manner(t, all, (manner){.without = NO_DX}, "without dx");
+    check_manner(t, all, (manner){.without = NO_PARAMS, .strided = 1}, "without parameters");
+    check_manner(t, all, (manner){.without = NO_PARAMS | NO_DX}, "of the state alone");
+    for (unsigned kind = 0; kind < KINDS; kind++)
+        check_manner(t, all, (manner){.without = (unsigned)NO_KIND << kind}, "without one kind");
+    const unsigned some = NO_KIND * (unsigned)below(1 << KINDS);
+    check_manner(t, all, (manner){.without = some, .units = 1}, "some kinds in stretches");
+    for (size_t i = 0; i < p->parts; i++) {
+        const span *const at = &all->array[PARAMS + i * KINDS];
+        if (at[BIAS_IH].at != NULL)
+            CHECK(memcmp(at[BIAS_IH].at, at[BIAS_HH].at, at[BIAS_IH].size) == 0);
+    }
+}
+
+/* dy that is not read is zero. */
+static void check_dy(const task *t) {
+    const problem *p = &t->p;
+    const size_t T = p->steps, width = p->batch * p->width, begin = below(T + 1);
+    task zeros = *t;
+    zeros.dy = memory(T * width * sizeof(double));
+    for (size_t i = 0; i < T * width; i++)
+        zeros.dy[i] = i < begin * width ? 0 : t->dy[i];
+    say("dy with zeros");
+    const result some = train(&zeros, (manner){0});
+    check_manner(t, &some, (manner){.dy_begin = begin, .strided = 1}, "dy_begin");
+    check_manner(t, &some, (manner){.dy_begin = begin, .units = 3}, "dy_begin in stretches");
+    memset(zeros.dy, 0, T * width * sizeof(double));
+    say("dy all zeros");
+    const result none = train(&zeros, (manner){0});
+    check_manner(t, &none, (manner){.without = NO_DY}, "dy NULL");
+    check_manner(t, &none, (manner){.without = NO_DY, .units = 2}, "dy NULL in stretches");
+    check_manner(t, &none, (manner){.dy_begin = T}, "dy_begin at the end");
+}
+
+/* Added to what is there; once more to what is there then. */
+static void check_accumulate(const task *t, const result *all) {
+    const problem *p = &t->p;
+    const double rounding = p->items == 4 ? 1e-5 : 1e-14;
+    result zeros = *all, start = *all, sum = *all;
+    for (size_t i = PARAMS; i < ARRAYS; i++) {
+        const size_t size = all->array[i].size, count = size / p->items;
+        if (all->array[i].at == NULL)
+            continue;
+        zeros.array[i] = span_new(size), start.array[i] = span_new(size);
+        sum.array[i] = span_new(size);
+        memset(zeros.array[i].at, 0, size);
+        const double *const from = random_values(p->items, count, -1, 1);
+        put(p->items, start.array[i].at, from, count);
+        for (size_t j = 0; j < count; j++) {
+            const double both = number(p, &all->array[i], j) + from[j];
+            put(p->items, sum.array[i].at + j * p->items, &both, 1);
+        }
+    }
+    say("added to zeros");
+    const result same = train(t, (manner){.start = &zeros});
+    check_close(p, all, p, &same, 0, 0);
+    say("added");
+    const result more = train(t, (manner){.start = &start, .strided = 1});
+    check_close(p, &sum, p, &more, 0, rounding);
+    check_manner(t, &more, (manner){.start = &start, .units = 2}, "added in stretches");
+}
+
+/* One row of the batch. */
+static task task_row(const task *t, size_t row) {
+    const problem *p = &t->p;
+    const size_t B = p->batch, H = p->net.hidden_size, I = p->net.input_size;
+    task one = *t;
+    one.p.batch = 1;
+    one.p.x = memory(p->steps * I * sizeof(double));
+    one.dy = memory(p->steps * p->width * sizeof(double));
+    for (size_t i = 0; i < p->steps; i++) {
+        memcpy(one.p.x + i * I, p->x + (i * B + row) * I, I * sizeof(double));
+        memcpy(one.dy + i * p->width, t->dy + (i * B + row) * p->width, p->width * sizeof(double));
+    }
+    for (size_t k = 0; k < 2; k++) {
+        one.p.start.state[k] = memory(p->parts * H * sizeof(double));
+        one.dstate[k] = memory(p->parts * H * sizeof(double));
+        for (size_t i = 0; i < p->parts; i++) {
+            memcpy(one.p.start.state[k] + i * H, p->start.state[k] + (i * B + row) * H,
+                   H * sizeof(double));
+            memcpy(one.dstate[k] + i * H, t->dstate[k] + (i * B + row) * H, H * sizeof(double));
+        }
+    }
+    return one;
+}
+
+/* What is not a gradient of parameters has the same bits for a row alone, and beside a row with a
+ * NaN. */
+static void check_rows(const task *t, const result *all) {
+    const problem *p = &t->p;
+    const size_t B = p->batch, ill = below(B);
+    const size_t H = p->net.hidden_size, widths[] = {p->width, H, H, p->net.input_size, H, H};
+    double *const value = t->dy + ((p->steps - 1) * B + ill) * p->width, was = *value;
+    say("beside a NaN");
+    *value = NAN;
+    const result beside = train(t, (manner){0});
+    *value = was;
+    for (size_t n = 0; n < 3; n++) {
+        const size_t row = below(B);
+        const task one = task_row(t, row);
+        say("one row");
+        const result alone = train(&one, (manner){.strided = 1});
+        for (size_t i = 0; i < PARAMS; i++) {
+            const size_t bytes = widths[i] * p->items, count = alone.array[i].size / bytes;
+            size_t wrong = 0;
+            for (size_t j = 0; j < count; j++) {
+                const void *const at = alone.array[i].at + j * bytes;
+                const size_t begin = (j * B + row) * bytes;
+                wrong += memcmp(at, all->array[i].at + begin, bytes) != 0;
+                wrong += row != ill && memcmp(at, beside.array[i].at + begin, bytes) != 0;
+            }
+            CHECK(wrong == 0);
+        }
+    }
+}
+
+/* ---- The right numbers ---------------------------------------------------------------------- */
+
+/* The derivative of the loss with respect to *value, from losses at a small distance. */
+static double slope(task *t, double *value, int weight, double distance) {
+    const double was = *value;
+    double ends[2], sum = 0;
+    result r[2];
+    for (size_t i = 0; i < 2; i++) {
+        ends[i] = *value = was + (i == 0 ? -distance : distance);
+        if (weight)
+            task_pack_doubles(t);
+        r[i] = plain(&t->p);
+    }
+    *value = was;
+    if (weight)
+        task_pack_doubles(t);
+    const double *const factors[] = {t->dy, t->dstate[0], t->dstate[1]};
+    for (size_t k = 0; k <= t->p.cell->states; k++)
+        for (size_t i = 0; i < r[0].array[k].size / sizeof(double); i++)
+            sum += factors[k][i] *
+                   (number(&t->p, &r[1].array[k], i) - number(&t->p, &r[0].array[k], i));
+    return sum / (ends[1] - ends[0]);
+}
+
+/* Element i of an array that the loss depends on; `gradient` is what the library found. The kink of
+ * a relu may lie within a distance, not within all of them. */
+static void check_slope(task *t, double *values, size_t i, const span *gradient, int weight,
+                        const char *what) {
+    const double found = number(&t->p, gradient, i);
+    double error = INFINITY;
+    for (double distance = 1e-5; distance > 5e-8 && !(error <= 1); distance /= 10)
+        error =
+            fabs(slope(t, values + i, weight, distance) - found) / (1e-6 * fmax(1, fabs(found)));
+    say(what);
+    CHECK(error <= 1);
+}
+
+static void check_slopes(task *t, const result *all, int rounds) {
+    static const char *const names[] = {"slope of weight_ih", "slope of weight_hh",
+                                        "slope of bias_ih", "slope of bias_hh", "slope of alpha"};
+    problem *p = &t->p;
+    const size_t rows = p->steps * p->batch, states = p->parts * p->batch * p->net.hidden_size;
+    for (int n = 0; n < rounds; n++) {
+        if (rows > 0)
+            check_slope(t, p->x, below(rows * p->net.input_size), &all->array[DX], 0, "slope of x");
+        for (size_t k = 0; k < p->cell->states && states > 0; k++)
+            check_slope(t, p->start.state[k], below(states), &all->array[DSTATE + k], 0,
+                        "slope of the state");
+        const size_t part = below(p->parts);
+        for (size_t kind = 0; kind < KINDS; kind++) {
+            const size_t count = param_count(p, part, kind);
+            const size_t i = count > 0 ? below(count) : 0;
+            double *const values = p->weights[part][kind];
+            if (count == 0 || (kind == ALPHA && fabs(values[i] - 0.5) > 0.4999))
+                continue; /* there is no alpha beyond 0 and 1 */
+            check_slope(t, values, i, &all->array[PARAMS + part * KINDS + kind], 1, names[kind]);
+        }
+    }
+}
+
+/* Single precision finds what double precision finds for the same numbers. */
+static void check_precision(const task *t, const result *all) {
+    task twin = *t;
+    size_t size = 0;
+    twin.p.net.dtype = FRNN_F64;
+    twin.p.items = sizeof(double);
+    CHECK(frnn_packed_size(&twin.p.net, &size) == FRNN_OK);
+    twin.p.packed = frame_new(size, FRNN_ALIGN);
+    task_pack_doubles(&twin);
+    task_pack(&twin);
+    say("precision");
+    const result exact = train(&twin, (manner){0});
+    check_close(&twin.p, &exact, &t->p, all, 0, 1e-5);
+    task_free(&twin);
+}
+
+/* ---- Nets ----------------------------------------------------------------------------------- */
+
+/* Multiplications of a forward, about. */
+static double work(const frnn_config *net, size_t steps, size_t batch) {
+    const double H = (double)net->hidden_size, D = (double)net->num_directions;
+    const double inputs = (double)net->input_size + (double)(net->num_layers - 1) * (D + 1) * H;
+    const double G = (double)frnn_cell_get(net->cell)->gates;
+    return (double)(steps * batch) * D * H * (4 + G * (inputs + H));
+}
+
+#define WORK        6e5
+#define WORK_SCALAR 1e5
+
+/* Every manner on one instruction set; `whole` is the result of one call. */
+static void check_manners(const task *t, const result *whole) {
+    const problem *p = &t->p;
+    const result forward_only = plain(p);
+    say("saving");
+    check_same(&forward_only, whole);
+    check_manner(t, whole, (manner){.strided = 1}, "strided");
+    check_manner(t, whole, (manner){.twice = 1}, "twice");
+    check_manner(t, whole, (manner){.units = 1}, "stretches");
+    check_manner(t, whole, (manner){.units = 40, .strided = 1}, "long stretches");
+    if (p->net.cell == FRNN_CELL_LEAKY) {
+        say("time axis");
+        const result near = train(t, (manner){.time_axis = 1, .strided = 1});
+        check_close(p, whole, p, &near, 0, p->items == 4 ? 1e-5 : 1e-12);
+    }
+}
+
+static void check_net(const frnn_config *net, size_t steps, size_t batch, double scalar, int all) {
+    task t = task_new(net, steps, batch, below(4) > 0);
+    result best = {0};
+    const char *isa;
+    for (size_t i = 0; (isa = frnn_isa_available(i)) != NULL; i++) {
+        where_base = (size_t)snprintf(
+            where, sizeof where, "%s %s f%zu I %zu H %zu L %zu D %zu T %zu B %zu f() %d", isa,
+            t.p.cell->name, 8 * t.p.items, net->input_size, net->hidden_size, net->num_layers,
+            net->num_directions, steps, batch, (int)net->activation);
+        if (i > 0 && strcmp(isa, "scalar") == 0 && work(net, steps, batch) > scalar)
+            continue;
+        CHECK(frnn_isa_set(isa) == FRNN_OK && strcmp(frnn_isa(), isa) == 0);
+        say("whole");
+        const result whole = train(&t, (manner){0});
+        best = i == 0 ? whole : best;
+        check_same(&best, &whole);
+        check_manners(&t, &whole);
+        if (all && below(2) > 0) {
+            check_parts(&t, &whole);
+            check_dy(&t);
+            check_accumulate(&t, &whole);
+            if (steps > 0 && batch > 0)
+                check_rows(&t, &whole);
+        }
+    }
+    CHECK(frnn_isa_set(frnn_isa_available(0)) == FRNN_OK);
+    if (net->dtype == FRNN_F64)
+        check_slopes(&t, &best, all ? 2 : 1);
+    else
+        check_precision(&t, &best);
+    task_free(&t);
+    memory_free();
+}
+
+static frnn_config draw_net(frnn_cell cell, frnn_dtype dtype, size_t input_size, size_t hidden_size,
+                            size_t most_layers) {
+    const frnn_cell_info *info = frnn_cell_get(cell);
+    frnn_config net = FRNN_CONFIG(cell, input_size, hidden_size);
+    net.dtype = dtype;
+    net.activation = info->gates == 1 ? (frnn_activation)below(info->alpha ? 3 : 2) : FRNN_TANH;
+    if (info->gates == 0) {
+        net.input_size = hidden_size;
+    } else {
+        net.num_layers = 1 + below(most_layers);
+        net.num_directions = 1 + below(2);
+    }
+    return net;
+}
+
+static void check_random(frnn_cell cell, frnn_dtype dtype) {
+    static const size_t tails[] = {47, 48, 49, 63, 65, 80, 97, 128, 129, 200, 257, 300};
+    static const size_t inputs[] = {1, 2, 3, 5, 15, 16, 17, 33, 70}, batches[] = {1, 2, 3, 7, 33};
+    static const size_t lengths[] = {1, 2, 3, 9, 70, 128, 129, 300};
+    frnn_config net;
+    size_t steps, batch;
+    do {
+        const size_t hidden_size = below(4) > 0 ? 1 + below(40) : PICK(tails);
+        const size_t input_size = below(6) > 0 ? PICK(inputs) : PICK(tails);
+        net = draw_net(cell, dtype, input_size, hidden_size, 2);
+    } while (work(&net, 1, 1) > WORK);
+    do {
+        steps = below(12) > 0 ? PICK(lengths) : 0;
+        batch = below(12) > 0 ? below(2) > 0 ? PICK(batches) : 1 + below(200) : 0;
+    } while (work(&net, steps + (steps == 0), batch + (batch == 0)) > WORK);
+    check_net(&net, steps, batch, WORK_SCALAR, 1);
+}
+
+/* More rows than one sum of sums takes, which are cut at other steps for each batch. */
+static void check_long(frnn_cell cell, frnn_dtype dtype) {
+    static const size_t shapes[][2] = {{4200, 1}, {2060, 2}, {100, 33}, {66, 64},
+                                       {65, 128}, {33, 129}, {23, 200}, {3, 2050}};
+    for (size_t i = ((size_t)cell + dtype) % 3; i < sizeof shapes / sizeof *shapes; i += 3) {
+        const frnn_config net = draw_net(cell, dtype, 1 + below(4), 1 + below(3), 1);
+        check_net(&net, shapes[i][0], shapes[i][1], 2 * WORK_SCALAR, 0);
+    }
+}
+
+/* Matrices that a product of several rows takes in pieces along both sides. */
+static void check_wide(frnn_cell cell, frnn_dtype dtype) {
+    const frnn_config net = draw_net(cell, dtype, 49 + below(60), 129 + below(140), 1);
+    check_net(&net, 1 + below(2), 2 + below(3), 5 * WORK_SCALAR, 0);
+}
+
+/* ---- Single facts --------------------------------------------------------------------------- */
+
+/* One unit that gets no input, with these recurrent weights and retention. */
+static task unit_new(frnn_cell cell, frnn_dtype dtype, frnn_activation activation, double recurrent,
+                     double alpha) {
+    frnn_config net = FRNN_CONFIG(cell, 1, 1);
+    net.dtype = dtype;
+    net.activation = activation;
+    task t = task_new(&net, 2, 1, 0);
+    problem *p = &t.p;
+    const size_t rows = p->cell->gates;
+    static const double zeros[4];
+    double weights[4];
+    for (size_t i = 0; i < rows; i++)
+        weights[i] = recurrent;
+    void *const w_ih = memory(4 * p->items), *const w_hh = memory(4 * p->items),
+                *const a = memory(p->items);
+    put(p->items, w_ih, zeros, rows);
+    put(p->items, w_hh, weights, rows);
+    put(p->items, a, &alpha, 1);
+    p->given[0] = (frnn_weights){w_ih, w_hh, NULL, NULL, p->cell->alpha ? a : NULL};
+    frame_protect(&p->packed, PROT_READ | PROT_WRITE);
+    CHECK(frnn_pack(&net, p->given, p->packed.at, p->packed.size) == FRNN_OK);
+    frame_free(&t.packed_back);
+    task_pack(&t);
+    for (size_t i = 0; i < 2; i++)
+        p->x[i] = t.dy[i] = p->start.state[i][0] = t.dstate[i][0] = 0;
+    return t;
+}
+
+/* What halves with every step becomes 0 below 2^-100 (2^-900), and not before. */
+static void check_flush(frnn_cell cell, frnn_dtype dtype) {
+    const double least = ldexp(1, dtype == FRNN_F32 ? -100 : -900);
+    const task t = unit_new(cell, dtype, FRNN_TANH, cell == FRNN_CELL_RNN ? 0.5 : 0, 0.5);
+    const size_t k = cell == FRNN_CELL_LSTM;
+    where_base = (size_t)snprintf(where, sizeof where, "%s flush %s f%zu", frnn_isa(),
+                                  t.p.cell->name, 8 * t.p.items);
+    t.dstate[k][0] = 4 * least;
+    result r = train(&t, (manner){0});
+    CHECK(number(&t.p, &r.array[DSTATE + k], 0) == least);
+    t.dstate[k][0] = least;
+    r = train(&t, (manner){0});
+    CHECK(number(&t.p, &r.array[DSTATE + k], 0) == 0);
+    task_free(&t);
+    memory_free();
+}
+
+/* A relu of exactly 0 passes nothing on. */
+static void check_relu(frnn_cell cell, frnn_dtype dtype) {
+    const task t = unit_new(cell, dtype, FRNN_RELU, 1, 0);
+    where_base = (size_t)snprintf(where, sizeof where, "%s relu %s f%zu", frnn_isa(),
+                                  t.p.cell->name, 8 * t.p.items);
+    t.dy[0] = t.dy[1] = 1;
+    t.p.x[0] = t.p.x[1] = 1;
+    const result r = train(&t, (manner){0});
+    for (size_t i = DX; i < PARAMS + KINDS; i++)
+        if (r.array[i].at != NULL)
+            CHECK(number(&t.p, &r.array[i], 0) == 0);
+    task_free(&t);
+    memory_free();
+}
+
+int main(void) {
+    prepare();
+    for (size_t i = 0; frnn_isa_available(i) != NULL; i++) {
+        CHECK(frnn_isa_set(frnn_isa_available(i)) == FRNN_OK);
+        for (int n = 0; n < 2 * FRNN_CELL_COUNT; n++) {
+            const frnn_cell cell = (frnn_cell)(n / 2);
+            check_flush(cell, (frnn_dtype)(n % 2));
+            if (frnn_cell_get(cell)->gates == 1)
+                check_relu(cell, (frnn_dtype)(n % 2));
+        }
+    }
+    for (int n = 0; n < 2 * FRNN_CELL_COUNT; n++) {
+        check_long((frnn_cell)(n / 2), (frnn_dtype)(n % 2));
+        check_wide((frnn_cell)(n / 2), (frnn_dtype)(n % 2));
+    }
+    for (int n = 0; n < 32 * FRNN_CELL_COUNT; n++)
+        check_random((frnn_cell)(n / 2 % FRNN_CELL_COUNT), (frnn_dtype)(n % 2));
+    return report();
+}
