@@ -268,13 +268,30 @@ static void sum_outer(const frnn_part_back *run, const char *a, size_t a_row, si
     }
 }
 
+void frnn_total_add(double *total, const void *sum, size_t n, size_t itemsize) {
+    for (size_t i = 0; i < n; i++)
+        total[i] += itemsize == 4 ? (double)((const float *)sum)[i] : ((const double *)sum)[i];
+}
+
+void frnn_total_store(const frnn_part_back *run, const double *total, size_t n, void *to) {
+    float *single = to;
+    double *real = to;
+    if (to == NULL)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if (run->itemsize == 4)
+            single[i] = (float)total[i] + (run->accumulate ? single[i] : 0);
+        else
+            real[i] = total[i] + (run->accumulate ? real[i] : 0);
+    }
+}
+
 /* total += the sum over `steps` steps of rows of a. Vectors are few enough to be summed in double,
  * chain by chain. */
 static void sum_vector(const frnn_part_back *run, const workspace *w, const char *a, size_t a_row,
                        size_t m, size_t steps, double *total) {
     const size_t batch = run->batch, chain = chain_rows(batch);
     const size_t block = batch > FRNN_SUM_ROWS ? batch : steps * batch; /* chains restart in it */
-    const void *sum = run->scratch + w->sum;
     for (size_t row = 0; row < steps * batch;) {
         frnn_outer ones = {
             .rows = frnn_min(chain, block - row % block),
@@ -285,24 +302,8 @@ static void sum_vector(const frnn_part_back *run, const workspace *w, const char
         };
         ones.chain = ones.rows;
         run->kernels->outer(&ones);
-        for (size_t i = 0; i < m; i++)
-            total[i] +=
-                run->itemsize == 4 ? (double)((const float *)sum)[i] : ((const double *)sum)[i];
+        frnn_total_add(total, ones.c, m, run->itemsize);
         row += ones.rows;
-    }
-}
-
-/* A total to the gradient, at the end of all. */
-static void store_total(const frnn_part_back *run, const double *total, size_t n, void *to) {
-    float *single = to;
-    double *real = to;
-    if (to == NULL)
-        return;
-    for (size_t i = 0; i < n; i++) {
-        if (run->itemsize == 4)
-            single[i] = (float)total[i] + (run->accumulate ? single[i] : 0);
-        else
-            real[i] = total[i] + (run->accumulate ? real[i] : 0);
     }
 }
 
@@ -410,7 +411,7 @@ void frnn_part_backward(const frnn_part_back *run) {
     visit_initial(run, &w, run->scratch + w.dz);
     if (gradients == NULL || !run->last)
         return;
-    store_total(run, run->total_bias, part->gates * part->hidden_size, gradients->bias_ih);
-    store_total(run, run->total_bias, part->gates * part->hidden_size, gradients->bias_hh);
-    store_total(run, run->total_alpha, part->hidden_size, gradients->alpha);
+    frnn_total_store(run, run->total_bias, part->gates * part->hidden_size, gradients->bias_ih);
+    frnn_total_store(run, run->total_bias, part->gates * part->hidden_size, gradients->bias_hh);
+    frnn_total_store(run, run->total_alpha, part->hidden_size, gradients->alpha);
 }

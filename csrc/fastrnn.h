@@ -254,7 +254,7 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
  * between them are kept (a state may be copied with memcpy); then backwards stretch by stretch from
  * the last one, each after a second forward that saves. One adjoint goes through all of them. The
  * gradients are those of a single call, bit for bit, if every stretch but that at the beginning of
- * the sequence is a multiple of frnn_checkpoint_unit() steps long.
+ * the sequence is a multiple of frnn_checkpoint_unit() steps long. (Not LEAKY, which saves little.)
  *
  * Numerics. Gradients of x and of the state have the same bits whatever the batch and the row in
  * it. Gradients of weights are sums over steps and rows: chains of fused multiply-adds over about

@@ -401,6 +401,10 @@ typedef struct frnn_part_back {
 size_t frnn_sum_steps(size_t batch);
 size_t frnn_super_steps(size_t batch);
 
+/* Sums of vectors go on in double: total += sum; a total to a gradient, at the end of all. */
+void frnn_total_add(double *total, const void *sum, size_t n, size_t itemsize);
+void frnn_total_store(const frnn_part_back *run, const double *total, size_t n, void *to);
+
 int frnn_part_back_scratch(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
                            size_t *size);
 void frnn_part_backward(const frnn_part_back *run);  /* back.c: cells with gates */

@@ -60,7 +60,7 @@ static void scan_row_back(const frnn_part_back *run, size_t b) {
             .alpha = run->alpha,
             .h = run->saved + run->layout->c + piece * state_bytes + row,
             .carry = run->carry + row,
-            .dalpha = run->dalpha,
+            .dalpha = run->dh, /* which has no other use here */
             .parallel_time = run->parallel_time,
         };
         if (run->dy != NULL && begin + scan.steps > run->dy_begin) {
@@ -71,19 +71,15 @@ static void scan_row_back(const frnn_part_back *run, size_t b) {
         if (run->dx != NULL)
             scan.dx =
                 run->dx + ((ptrdiff_t)begin * run->dx_step + (ptrdiff_t)b * run->dx_row) * itemsize;
+        memset(run->dh, 0, part->width * run->itemsize);
         run->kernels->scan_back(&scan);
+        frnn_total_add(run->total_alpha, run->dh, part->hidden_size, run->itemsize);
     }
 }
 
 void frnn_part_scan_back(const frnn_part_back *run) {
     for (size_t b = 0; b < run->batch; b++)
         scan_row_back(run, b);
-    if (!run->last || run->gradients == NULL || run->gradients->alpha == NULL)
-        return;
-    char *const alpha = run->gradients->alpha;
-    const size_t bytes = run->part->hidden_size * run->itemsize;
-    if (run->accumulate)
-        run->kernels->add(run->dalpha, alpha, run->part->hidden_size);
-    else
-        memcpy(alpha, run->dalpha, bytes);
+    if (run->gradients != NULL)
+        frnn_total_store(run, run->total_alpha, run->part->hidden_size, run->gradients->alpha);
 }

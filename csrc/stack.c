@@ -164,19 +164,23 @@ frnn_part frnn_part_get(const frnn_config *net, size_t batch, size_t index) {
 }
 
 frnn_status frnn_packed_size(const frnn_config *net, size_t *size) {
-    frnn_status status = frnn_config_check(net);
-    size_t unused;
-    if (status != FRNN_OK || size == NULL)
+    size_t packed, state;
+    if (frnn_config_check(net) != FRNN_OK || size == NULL)
         return FRNN_E_ARG;
-    return total(net, 0, size, &unused) ? FRNN_OK : FRNN_E_SIZE;
+    if (!total(net, 0, &packed, &state))
+        return FRNN_E_SIZE;
+    *size = packed;
+    return FRNN_OK;
 }
 
 frnn_status frnn_state_size(const frnn_config *net, size_t batch, size_t *size) {
-    frnn_status status = frnn_config_check(net);
-    size_t unused;
-    if (status != FRNN_OK || size == NULL)
+    size_t packed, state;
+    if (frnn_config_check(net) != FRNN_OK || size == NULL)
         return FRNN_E_ARG;
-    return total(net, batch, &unused, size) ? FRNN_OK : FRNN_E_SIZE;
+    if (!total(net, batch, &packed, &state))
+        return FRNN_E_SIZE;
+    *size = state;
+    return FRNN_OK;
 }
 
 /* ---- State -------------------------------------------------------------------------------- */

@@ -27,11 +27,12 @@ frnn_status frnn_saved_size(const frnn_config *net, size_t steps, size_t batch, 
     if (frnn_blocks(net) > SIZE_MAX / 64 / FRNN_BLOCK ||
         !frnn_saved_layout(net, steps, batch, &saved))
         return FRNN_E_SIZE;
-    *size = saved.size;
-    return frnn_mul(size, net->num_layers) && frnn_mul(size, net->num_directions) &&
-                   frnn_add(size, FRNN_HEADER_SIZE) && *size <= PTRDIFF_MAX
-               ? FRNN_OK
-               : FRNN_E_SIZE;
+    size_t whole = saved.size;
+    if (!frnn_mul(&whole, net->num_layers) || !frnn_mul(&whole, net->num_directions) ||
+        !frnn_add(&whole, FRNN_HEADER_SIZE) || whole > PTRDIFF_MAX)
+        return FRNN_E_SIZE;
+    *size = whole;
+    return FRNN_OK;
 }
 
 typedef struct train_part {
@@ -56,8 +57,7 @@ static int append_train_part(const frnn_config *net, size_t steps, size_t batch,
            frnn_append(packed, &t->alpha, alpha, part.width, 1, itemsize) &&
            frnn_append(adjoint, &t->dh, batch, part.ld, 1, itemsize) &&
            frnn_append(adjoint, &t->carry, batch, part.ld, 1, itemsize) &&
-           frnn_append(adjoint, &t->dalpha, alpha * (part.gates > 0 ? batch : 1), part.ld, 1,
-                       itemsize) &&
+           frnn_append(adjoint, &t->dalpha, alpha * batch, part.ld, 1, itemsize) &&
            frnn_append(adjoint, &t->total_bias, rows, 1, 1, sizeof(double)) &&
            frnn_append(adjoint, &t->total_alpha, alpha * H, 1, 1, sizeof(double)) &&
            frnn_append(adjoint, &t->sum_ih, t->sums * rows, part.input_size, 1, itemsize) &&
@@ -94,10 +94,13 @@ frnn_status frnn_header_check(const void *memory, uint32_t magic, const frnn_con
 /* ---- Weights ------------------------------------------------------------------------------ */
 
 frnn_status frnn_packed_back_size(const frnn_config *net, size_t *size) {
-    size_t unused;
+    size_t packed, adjoint;
     if (frnn_config_check(net) != FRNN_OK || size == NULL)
         return FRNN_E_ARG;
-    return total(net, 0, 0, size, &unused) ? FRNN_OK : FRNN_E_SIZE;
+    if (!total(net, 0, 0, &packed, &adjoint))
+        return FRNN_E_SIZE;
+    *size = packed;
+    return FRNN_OK;
 }
 
 /* For each gate, blocks of 16 columns from from[gate * hidden + k][column], zeros in the padding:
@@ -153,10 +156,13 @@ frnn_status frnn_pack_back(const frnn_config *net, const frnn_weights *weights, 
 /* ---- Adjoint ------------------------------------------------------------------------------ */
 
 frnn_status frnn_adjoint_size(const frnn_config *net, size_t steps, size_t batch, size_t *size) {
-    size_t unused;
+    size_t packed, adjoint;
     if (frnn_config_check(net) != FRNN_OK || size == NULL)
         return FRNN_E_ARG;
-    return total(net, steps, batch, &unused, size) ? FRNN_OK : FRNN_E_SIZE;
+    if (!total(net, steps, batch, &packed, &adjoint))
+        return FRNN_E_SIZE;
+    *size = adjoint;
+    return FRNN_OK;
 }
 
 frnn_status frnn_adjoint_reset(const frnn_config *net, size_t steps, size_t batch, void *adjoint,
@@ -177,12 +183,13 @@ frnn_status frnn_adjoint_reset(const frnn_config *net, size_t steps, size_t batc
 /* One array between an adjoint ([part][batch][ld]) and the caller's ([part, batch, H]). */
 static frnn_status exchange(const frnn_config *net, size_t steps, size_t batch, char *adjoint,
                             size_t adjoint_size, size_t index, void *to, const void *from) {
-    const frnn_cell_info *cell = frnn_cell_get(net->cell);
     frnn_header header;
     size_t needed;
     frnn_status status = frnn_adjoint_size(net, steps, batch, &needed);
-    if (status == FRNN_OK)
-        status = frnn_buffer_check(adjoint, adjoint_size, needed);
+    if (status != FRNN_OK)
+        return status;
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    status = frnn_buffer_check(adjoint, adjoint_size, needed);
     if (status == FRNN_OK)
         status = frnn_header_check(adjoint, FRNN_MAGIC_ADJOINT, net, batch, steps, &header);
     if (status == FRNN_OK && (index >= cell->states || (to == NULL && from == NULL && batch > 0)))
@@ -257,6 +264,11 @@ frnn_status frnn_backward_scratch_size(const frnn_config *net, size_t steps, siz
     return FRNN_OK;
 }
 
+/* Whether a sequence may be gone through in stretches. */
+static int divisible(const frnn_config *net) {
+    return net->num_directions == 1 && frnn_cell_get(net->cell)->gates > 0;
+}
+
 /* All that frnn_backward() is given; *adjoint is then its header. */
 static frnn_status check_back(const frnn_config *net, const void *packed, size_t packed_size,
                               const frnn_back *back, frnn_header *adjoint, plan *p) {
@@ -264,7 +276,7 @@ static frnn_status check_back(const frnn_config *net, const void *packed, size_t
     frnn_header header;
     if (frnn_config_check(net) != FRNN_OK || back == NULL || back->struct_size != sizeof *back ||
         back->steps > back->total_steps || back->dy_begin > back->steps ||
-        (net->num_directions == 2 && back->steps != back->total_steps))
+        (back->steps != back->total_steps && !divisible(net)))
         return FRNN_E_ARG;
     if (!total(net, back->total_steps, back->batch, &packed_needed, &adjoint_needed) ||
         !make_plan(net, back->steps, back->batch, p))
@@ -327,8 +339,7 @@ static void run_part(const frnn_config *net, const char *packed, const frnn_back
     run->carry = adjoint + t.carry;
     run->gradients = back->gradients == NULL ? NULL : &back->gradients[index];
     run->dalpha = NULL;
-    if (frnn_cell_get(net->cell)->alpha &&
-        (part.gates == 0 || (run->gradients != NULL && run->gradients->alpha != NULL)))
+    if (frnn_cell_get(net->cell)->alpha && run->gradients != NULL && run->gradients->alpha != NULL)
         run->dalpha = adjoint + t.dalpha;
     run->total_bias = (double *)(void *)(adjoint + t.total_bias);
     run->total_alpha = (double *)(void *)(adjoint + t.total_alpha);

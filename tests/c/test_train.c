@@ -213,7 +213,14 @@ static void check_slope(task *t, double *values, size_t i, const span *gradient,
     CHECK(error <= 1);
 }
 
+/* Over many steps of many units some relu is at its kink at any distance. */
+static int has_slopes(const task *t) {
+    return t->p.net.activation != FRNN_RELU || t->p.steps <= 20;
+}
+
 static void check_slopes(task *t, const result *all, int rounds) {
+    if (!has_slopes(t))
+        return;
     static const char *const names[] = {"slope of weight_ih", "slope of weight_hh",
                                         "slope of bias_ih", "slope of bias_hh", "slope of alpha"};
     problem *p = &t->p;

@@ -263,7 +263,7 @@ static void check_saving(const training *t) {
     frame_free(&scratch);
 }
 
-/* Stretches: no more steps than are left, and none with two directions. */
+/* Stretches: no more steps than are left, and none with two directions or without weights. */
 static void check_stretches(training *t) {
     const problem *p = &t->p;
     frnn_back back = t->good;
@@ -271,7 +271,7 @@ static void check_stretches(training *t) {
     back.dx = NULL, back.dy = NULL, back.gradients = NULL;
     save(p, 2, 2, &t->spare);
     back.steps = 2;
-    if (p->net.num_directions == 2) {
+    if (p->net.num_directions == 2 || frnn_cell_get(p->net.cell)->gates == 0) {
         CHECK(frnn_backward(&p->net, t->packed.at, t->packed.size, &back) == FRNN_E_ARG);
         return;
     }

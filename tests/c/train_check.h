@@ -30,8 +30,8 @@ enum { NO_DX = 1, NO_DY = 2, NO_PARAMS = 4, NO_KIND = 8 };
 
 typedef struct manner {
     int strided;         /* x, y, dy and dx with random strides */
-    size_t units;        /* stretches of so many checkpoint units at most; 0, or two directions: one
-                            call */
+    size_t units;        /* stretches of so many checkpoint units at most; 0, two directions, or no
+                            weights: one call */
     unsigned without;    /* NO_... */
     size_t dy_begin;     /* dy before this step is NaN */
     const result *start; /* gradients to add to; NULL: overwrite what is there */
@@ -273,7 +273,8 @@ static inline result train(const task *t, manner how) {
     frame_protect(&x.f, PROT_READ);
     frame_protect(&dy.f, PROT_READ);
     size_t count;
-    const size_t *const cuts = cut(T, B, p->net.num_directions == 1 ? how.units : 0, &count);
+    const int whole = p->net.num_directions == 2 || frnn_cell_get(p->net.cell)->gates == 0;
+    const size_t *const cuts = cut(T, B, whole ? 0 : how.units, &count);
     frame *const states = memory((count + 1) * sizeof *states); /* before each of the stretches */
     states[0] = state_new(p, B, &p->start);
     for (size_t i = 0; i < count; i++) {
