@@ -14,7 +14,8 @@ typedef struct grid {
 } grid;
 
 static inline grid grid_new(size_t steps, size_t batch, size_t width, size_t items, int strided) {
-    const size_t gap = strided ? below(2) * below(6) : 0, more = strided ? below(2) * below(6) : 0;
+    const size_t gap = strided && below(2) ? below(6) : 0,
+                 more = strided && below(2) ? below(6) : 0;
     const int batch_major = strided && below(2), back = strided && below(2),
               up = strided && below(2);
     const size_t outer = (batch_major ? steps : batch) * (width + gap) + more;

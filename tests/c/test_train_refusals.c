@@ -271,7 +271,7 @@ static void check_stretches(training *t) {
     back.dx = NULL, back.dy = NULL, back.gradients = NULL;
     save(p, 2, 2, &t->spare);
     back.steps = 2;
-    if (p->net.num_directions == 2 || frnn_cell_get(p->net.cell)->gates == 0) {
+    if (p->net.num_directions == 2 || p->cell->gates == 0) {
         CHECK(frnn_backward(&p->net, t->packed.at, t->packed.size, &back) == FRNN_E_ARG);
         return;
     }

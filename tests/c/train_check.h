@@ -273,7 +273,7 @@ static inline result train(const task *t, manner how) {
     frame_protect(&x.f, PROT_READ);
     frame_protect(&dy.f, PROT_READ);
     size_t count;
-    const int whole = p->net.num_directions == 2 || frnn_cell_get(p->net.cell)->gates == 0;
+    const int whole = p->net.num_directions == 2 || p->cell->gates == 0;
     const size_t *const cuts = cut(T, B, whole ? 0 : how.units, &count);
     frame *const states = memory((count + 1) * sizeof *states); /* before each of the stretches */
     states[0] = state_new(p, B, &p->start);
