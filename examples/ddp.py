@@ -40,17 +40,7 @@ def batch(size: int, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([values, marks], -1), (values * marks).cumsum(1)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="data-parallel training of an LSTM")
-    parser.add_argument("--steps", type=int, default=300, help="steps of the optimizer")
-    parser.add_argument("--batch-size", type=int, default=32, help="sequences per process and step")
-    parser.add_argument("--hidden-size", type=int, default=32, help="units of the LSTM")
-    parser.add_argument("--save", help="file for the LSTM, to be loaded by fastrnn.load")
-    options = parser.parse_args()
-
-    # One thread per process: the processes share the cores between them.
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo")  # the address is in what torchrun sets
+def train(options: argparse.Namespace) -> None:
     rank = torch.distributed.get_rank()
     torch.manual_seed(0)
     model = DistributedDataParallel(Adder(options.hidden_size))
@@ -66,6 +56,22 @@ def main() -> None:
             print(f"step {step:4d}  loss {loss.item():.4f}", flush=True)
     if rank == 0 and options.save:
         model.module.rnn.to_fastrnn().save(options.save)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="data-parallel training of an LSTM")
+    parser.add_argument("--steps", type=int, default=300, help="steps of the optimizer")
+    parser.add_argument("--batch-size", type=int, default=32, help="sequences per process and step")
+    parser.add_argument("--hidden-size", type=int, default=32, help="units of the LSTM")
+    parser.add_argument("--save", help="file for the LSTM, to be loaded by fastrnn.load")
+    options = parser.parse_args()
+
+    # One thread per process: the processes share the cores between them.
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")  # the address is in what torchrun sets
+    train(options)
+    # Gloo aborts now and then if a model outlives the group, or one process leaves before another.
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

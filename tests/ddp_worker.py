@@ -48,6 +48,9 @@ def main(directory: Path) -> None:
     ddp = nn.parallel.DistributedDataParallel(model())
     train(ddp, slice(4 * rank, 4 * rank + 4))
     torch.save(ddp.module.state_dict(), directory / f"{rank}.pt")
+    # Gloo aborts now and then if a model outlives the group, or one process leaves before another.
+    del ddp
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

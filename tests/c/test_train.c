@@ -363,7 +363,7 @@ static void check_long(frnn_cell cell, frnn_dtype dtype) {
                                        {65, 128}, {33, 129}, {23, 200}, {3, 2050}};
     for (size_t i = ((size_t)cell + dtype) % 3; i < sizeof shapes / sizeof *shapes; i += 3) {
         const size_t input_size = 1 + below(4), hidden_size = 1 + below(3);
-        const frnn_config net = draw_net(cell, dtype, input_size, hidden_size, 1);
+        const frnn_config net = draw_net(cell, dtype, input_size, hidden_size, 2);
         check_net(&net, shapes[i][0], shapes[i][1], 2 * WORK_SCALAR, 0);
     }
 }

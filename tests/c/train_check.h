@@ -183,8 +183,9 @@ static inline void forward(const problem *p, const grid *x, const grid *y, size_
     size_t size = 0;
     CHECK(frnn_scratch_size(&p->net, end - begin, p->batch, &size) == FRNN_OK);
     const frame scratch = frame_new(size, FRNN_ALIGN);
-    frnn_run run = FRNN_RUN(&p->net, end - begin, p->batch, grid_at(x, begin, 0),
-                            grid_at(y, begin, 0), state->at, state->size, scratch.at, size);
+    frnn_run run =
+        FRNN_RUN(&p->net, end - begin, p->batch, grid_at(x, begin, 0), grid_at(y, begin, 0),
+                 state->at, state->size, size > 0 ? scratch.at : NULL, size);
     run.x_step = x->step, run.x_row = x->row, run.y_step = y->step, run.y_row = y->row;
     run.parallel_time = time_axis;
     if (saved != NULL)
@@ -222,9 +223,9 @@ static inline void backward(const task *t, manner how, const back_call *c, size_
     size_t size = 0;
     CHECK(frnn_backward_scratch_size(&p->net, steps, p->batch, &size) == FRNN_OK);
     const frame scratch = frame_new(size, FRNN_ALIGN);
-    frnn_back back =
-        FRNN_BACK(&p->net, steps, p->batch, grid_at(c->x, begin, 0), NULL, NULL, c->saved.at,
-                  c->saved.size, c->adjoint.at, c->adjoint.size, scratch.at, size);
+    frnn_back back = FRNN_BACK(&p->net, steps, p->batch, grid_at(c->x, begin, 0), NULL, NULL,
+                               c->saved.at, c->saved.size, c->adjoint.at, c->adjoint.size,
+                               size > 0 ? scratch.at : NULL, size);
     back.total_steps = p->steps;
     back.x_step = c->x->step, back.x_row = c->x->row;
     if (c->dy != NULL)
