@@ -385,17 +385,18 @@ static void run_layers(const frnn_config *net, const plan *p, const frnn_run *ru
     const size_t L = net->num_layers, D = net->num_directions;
     const ptrdiff_t itemsize = (ptrdiff_t)part_run->itemsize;
     const ptrdiff_t width = (ptrdiff_t)(D * net->hidden_size);
-    char *const between = (char *)run->scratch + p->part;
     part_run->steps = steps;
     part_run->begin = begin;
     part_run->x = (const char *)run->x + (ptrdiff_t)begin * run->x_step * itemsize;
     part_run->x_step = run->x_step;
     part_run->x_row = run->x_row;
     for (size_t layer = 0; layer < L; layer++) {
-        char *output = between + (layer % 2) * p->between;
-        part_run->y_step = width * (ptrdiff_t)run->batch;
-        part_run->y_row = width;
-        if (layer == L - 1) {
+        char *output;
+        if (layer < L - 1) {
+            output = (char *)run->scratch + p->part + (layer % 2) * p->between;
+            part_run->y_step = width * (ptrdiff_t)run->batch;
+            part_run->y_row = width;
+        } else {
             output = (char *)run->y + (ptrdiff_t)begin * run->y_step * itemsize;
             part_run->y_step = run->y_step;
             part_run->y_row = run->y_row;

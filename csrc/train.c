@@ -411,7 +411,7 @@ frnn_status frnn_backward(const frnn_config *net, const void *packed, size_t pac
         .parallel_time = back->parallel_time,
         .position = header.position,
         .last = header.position + back->steps == back->total_steps,
-        .scratch = (char *)back->scratch + 2 * p.between,
+        .scratch = p.total > 0 ? (char *)back->scratch + 2 * p.between : NULL,
     };
     if (run.kernels == NULL)
         return FRNN_E_ISA;
