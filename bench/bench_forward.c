@@ -2,10 +2,11 @@
  *
  * Time of frnn_forward through the public header, float32, one layer, one thread:
  *
- *     bench_forward [-c CELL] [-s SECONDS] I,H,B,T ...
+ *     bench_forward [-c CELL] [-p PROJ_SIZE] [-k PEEPHOLE] [-s SECONDS] I,H,B,T ...
  *
- * CELL is a name of the table of cells (default lstm), SECONDS the time to spend on each shape
- * (default 0.2). The shapes that everything measures: $(python fastrnn/bench/shapes.py).
+ * CELL is a name of the table of cells (default lstm), PROJ_SIZE (default 0: no projection) and
+ * PEEPHOLE (0 or 1) are of LSTMs, SECONDS is the time to spend on each shape (default 0.2). The
+ * shapes that everything measures: $(python fastrnn/bench/shapes.py).
  */
 #include "layer.h"
 

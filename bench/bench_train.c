@@ -34,30 +34,27 @@ static void measure(layer *l, double seconds) {
     s.packed = timing_alloc(s.packed_size);
     check(frnn_pack_back(net, &weights, s.packed, s.packed_size));
 
-    size_t adjoint_size, scratch_size, sizes[5];
+    size_t adjoint_size, scratch_size, sizes[LAYER_WEIGHTS];
     check(frnn_saved_size(net, steps, batch, &run->saved_size));
     check(frnn_adjoint_size(net, steps, batch, &adjoint_size));
     check(frnn_backward_scratch_size(net, steps, batch, &scratch_size));
     run->saved = timing_alloc(run->saved_size);
     void *adjoint = timing_alloc(adjoint_size), *scratch = timing_alloc(scratch_size);
     float *dx = timing_alloc(rows * net->input_size * sizeof *dx);
-    float *dy = timing_random_f32(rows * net->hidden_size, 1.0);
-    float *arrays[5];
+    float *dy = timing_random_f32(rows * layer_output_size(l), 1.0);
+    float *arrays[LAYER_WEIGHTS];
     layer_weight_sizes(l, sizes);
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < LAYER_WEIGHTS; i++)
         arrays[i] = sizes[i] != 0 ? timing_alloc(sizes[i] * sizeof(float)) : NULL;
-    frnn_gradients gradients = {.weight_ih = arrays[0],
-                                .weight_hh = arrays[1],
-                                .bias_ih = arrays[2],
-                                .bias_hh = arrays[3],
-                                .alpha = arrays[4]};
+    frnn_gradients gradients = {arrays[0], arrays[1], arrays[2], arrays[3],
+                                arrays[4], arrays[5], arrays[6]};
     frnn_back back = FRNN_BACK(net, steps, batch, l->x, dy, dx, run->saved, run->saved_size,
                                adjoint, adjoint_size, scratch, scratch_size);
     back.gradients = &gradients;
     s.back = back;
 
     layer_print(l, timing_run(run_step, &s, seconds), 3.0 * l->flops);
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < LAYER_WEIGHTS; i++)
         free(arrays[i]);
     free(dx);
     free(dy);

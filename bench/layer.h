@@ -3,7 +3,9 @@
  * What the C benchmarks through the public header share: one layer, float32, one direction, with
  * random weights and input, bound for a forward; and the program around a measurement:
  *
- *     PROGRAM [-c CELL] [-s SECONDS] I,H,B,T ...
+ *     PROGRAM [-c CELL] [-p PROJ_SIZE] [-k PEEPHOLE] [-s SECONDS] I,H,B,T ...
+ *
+ * PEEPHOLE is 0 or 1. It and the projection are of the LSTMs.
  */
 #ifndef FASTRNN_BENCH_LAYER_H
 #define FASTRNN_BENCH_LAYER_H
@@ -12,6 +14,8 @@
 
 #include "fastrnn.h"
 
+enum { LAYER_WEIGHTS = 7 };
+
 typedef struct layer {
     frnn_config net;
     frnn_run run;
@@ -19,7 +23,7 @@ typedef struct layer {
     size_t packed_size;
     double flops; /* of a forward */
     float *x, *y;
-    float *weights[5]; /* as in frnn_weights */
+    float *weights[LAYER_WEIGHTS]; /* in the order of frnn_weights */
 } layer;
 
 static void check(frnn_status status) {
@@ -32,34 +36,43 @@ static void check(frnn_status status) {
 /* The weights by name; what the cell does not have is NULL. */
 static frnn_weights layer_weights(const layer *l) {
     float *const *w = l->weights;
-    frnn_weights weights = {
-        .weight_ih = w[0], .weight_hh = w[1], .bias_ih = w[2], .bias_hh = w[3], .alpha = w[4]};
+    frnn_weights weights = {w[0], w[1], w[2], w[3], w[4], w[5], w[6]};
     return weights;
 }
 
-/* Elements of each of them. */
-static void layer_weight_sizes(const layer *l, size_t sizes[5]) {
-    const frnn_cell_info *info = frnn_cell_get(l->net.cell);
-    size_t h = l->net.hidden_size, rows = info->gates * h;
-    sizes[0] = rows * l->net.input_size;
-    sizes[1] = rows * h;
-    sizes[2] = sizes[3] = rows;
-    sizes[4] = info->alpha ? h : 0;
+/* Values of h. */
+static size_t layer_output_size(const layer *l) {
+    return l->net.proj_size > 0 ? l->net.proj_size : l->net.hidden_size;
 }
 
-static void layer_open(layer *l, frnn_cell cell, const size_t shape[4]) {
+/* Elements of each of the weights. */
+static void layer_weight_sizes(const layer *l, size_t sizes[LAYER_WEIGHTS]) {
+    const frnn_cell_info *info = frnn_cell_get(l->net.cell);
+    size_t h = l->net.hidden_size, rows = info->gates * h;
+    size_t recurrent = l->net.cell == FRNN_CELL_MINGRU ? 0 : rows;
+    sizes[0] = rows * l->net.input_size;
+    sizes[1] = recurrent * layer_output_size(l);
+    sizes[2] = rows;
+    sizes[3] = recurrent;
+    sizes[4] = info->alpha ? h : 0;
+    sizes[5] = l->net.proj_size * h;
+    sizes[6] = l->net.peephole ? rows - h : 0;
+}
+
+static void layer_open(layer *l, const frnn_config *options, const size_t shape[4]) {
     size_t input_size = shape[0], hidden_size = shape[1], batch = shape[2], steps = shape[3];
-    const frnn_cell_info *info = frnn_cell_get(cell);
-    frnn_config net = FRNN_CONFIG(cell, input_size, hidden_size);
+    frnn_config net = *options;
+    const frnn_cell_info *info = frnn_cell_get(net.cell);
     memset(l, 0, sizeof *l);
+    net.input_size = input_size;
+    net.hidden_size = hidden_size;
     l->net = net;
     check(frnn_config_check(&net));
-    l->flops = 2.0 * (double)(info->gates * hidden_size) * (double)(input_size + hidden_size) *
-               (double)(batch * steps);
 
-    size_t sizes[5], state_size, scratch_size;
+    size_t sizes[LAYER_WEIGHTS], state_size, scratch_size;
     layer_weight_sizes(l, sizes);
-    for (int i = 0; i < 5; i++)
+    l->flops = 2.0 * (double)(sizes[0] + sizes[1] + sizes[5]) * (double)(batch * steps);
+    for (int i = 0; i < LAYER_WEIGHTS; i++)
         l->weights[i] = sizes[i] != 0 ? timing_random_f32(sizes[i], 0.05) : NULL;
     for (size_t j = 0; j < sizes[4]; j++)
         l->weights[4][j] = 0.9f;
@@ -73,7 +86,7 @@ static void layer_open(layer *l, frnn_cell cell, const size_t shape[4]) {
     void *state = timing_alloc(state_size), *scratch = timing_alloc(scratch_size);
     check(frnn_state_reset(&net, batch, state, state_size));
     l->x = timing_random_f32(steps * batch * input_size, 1.0);
-    l->y = timing_alloc(steps * batch * hidden_size * sizeof *l->y);
+    l->y = timing_alloc(steps * batch * layer_output_size(l) * sizeof *l->y);
     frnn_run run =
         FRNN_RUN(&l->net, steps, batch, l->x, l->y, state, state_size, scratch, scratch_size);
     run.parallel_time = info->gates == 0 && batch * hidden_size < 16;
@@ -81,7 +94,7 @@ static void layer_open(layer *l, frnn_cell cell, const size_t shape[4]) {
 }
 
 static void layer_close(layer *l) {
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < LAYER_WEIGHTS; i++)
         free(l->weights[i]);
     free(l->packed);
     free(l->run.state);
@@ -116,25 +129,40 @@ static int layer_parse_shape(const char *text, size_t shape[4]) {
 }
 
 static int layer_usage(const char *program) {
-    fprintf(stderr, "usage: %s [-c CELL] [-s SECONDS] I,H,B,T ...\n", program);
+    fprintf(stderr, "usage: %s [-c CELL] [-p PROJ_SIZE] [-k PEEPHOLE] [-s SECONDS] I,H,B,T ...\n",
+            program);
     return 2;
+}
+
+/* 0 if no cell has that name. */
+static int layer_set_cell(frnn_config *net, const char *name) {
+    const frnn_cell_info *info;
+    for (int cell = 0; (info = frnn_cell_get((frnn_cell)cell)) != NULL; cell++) {
+        if (strcmp(info->name, name) == 0) {
+            net->cell = (frnn_cell)cell;
+            net->activation.kind = net->cell == FRNN_CELL_MINGRU ? FRNN_IDENTITY : FRNN_TANH;
+            return 1;
+        }
+    }
+    return 0;
 }
 
 /* Measures a layer of each shape on the command line; title says what. */
 static int layer_main(int argc, char **argv, const char *title,
                       void (*measure)(layer *l, double seconds)) {
-    frnn_cell cell = FRNN_CELL_LSTM;
+    frnn_config net = FRNN_CONFIG(FRNN_CELL_LSTM, 1, 1);
     double seconds = 0.2;
     int i = 1;
     for (; i + 1 < argc && argv[i][0] == '-'; i += 2) {
+        const char *value = argv[i + 1];
         if (strcmp(argv[i], "-s") == 0) {
-            seconds = strtod(argv[i + 1], NULL);
+            seconds = strtod(value, NULL);
+        } else if (strcmp(argv[i], "-p") == 0) {
+            net.proj_size = strtoull(value, NULL, 10);
+        } else if (strcmp(argv[i], "-k") == 0) {
+            net.peephole = strcmp(value, "0") != 0;
         } else if (strcmp(argv[i], "-c") == 0) {
-            const frnn_cell_info *info;
-            for (cell = (frnn_cell)0; (info = frnn_cell_get(cell)) != NULL; cell++)
-                if (strcmp(info->name, argv[i + 1]) == 0)
-                    break;
-            if (info == NULL)
+            if (!layer_set_cell(&net, value))
                 return layer_usage(argv[0]);
         } else {
             return layer_usage(argv[0]);
@@ -144,7 +172,8 @@ static int layer_main(int argc, char **argv, const char *title,
         return layer_usage(argv[0]);
 
     const char *isa = frnn_isa();
-    printf("%s, %s, one thread, %s\n", frnn_cell_get(cell)->name, title, isa != NULL ? isa : "?");
+    printf("%s, %s, one thread, %s\n", frnn_cell_get(net.cell)->name, title,
+           isa != NULL ? isa : "?");
     printf("%-18s %12s %12s %12s %12s %10s\n", "I,H,B,T", "us min", "us median", "us/step min",
            "us/step med", "GFLOP/s");
     for (; i < argc; i++) {
@@ -152,7 +181,7 @@ static int layer_main(int argc, char **argv, const char *title,
         if (!layer_parse_shape(argv[i], shape))
             return layer_usage(argv[0]);
         layer l;
-        layer_open(&l, cell, shape);
+        layer_open(&l, &net, shape);
         measure(&l, seconds);
         layer_close(&l);
     }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * The time loop backwards: one layer in one direction, any cell that has gates. Step by step from
- * the last to the first, gradients of pre-activations are found; for a chunk of steps they are
- * kept, and give the gradients of parameters and input in a few large products.
+ * The time loop backwards: one layer in one direction, any cell that has gates. Visit by visit from
+ * the last to the first, gradients of pre-activations are found; for a chunk of visits they are
+ * kept, and give the gradients of parameters (sums.c) and input in a few large products.
  */
-#include "internal.h"
+#include "back.h"
 
 /* The gradients of a chunk stay in L2; those of large nets are a part of what each chunk has to add
  * to the gradients of the weights. */
@@ -26,392 +26,427 @@ size_t frnn_super_steps(size_t batch) {
 
 /* ---- Scratch ------------------------------------------------------------------------------- */
 
-/* Elements from row to row: staggered as all rows are. */
-static size_t dz_row(const frnn_part *part) {
-    const size_t columns = part->gates * part->hidden_size;
+/* Staggered as all rows are. */
+size_t frnn_dz_row(const frnn_part *part) {
+    const size_t columns = part->back_slots * part->hidden_size;
     return (columns + FRNN_BLOCK - 1) / FRNN_BLOCK * FRNN_BLOCK + FRNN_STAGGER;
 }
 
-static size_t x_row(const frnn_part *part) {
+size_t frnn_x_row(const frnn_part *part) {
     return (part->input_size - 1) / FRNN_BLOCK * FRNN_BLOCK + FRNN_BLOCK + FRNN_STAGGER;
 }
 
-/* Steps of a chunk: whole chains of the sums, and no more than one of their super-sums. */
+/* Visits of a chunk: whole chains of the sums, and no more than one of their super-sums. */
 static size_t chunk_steps(const frnn_part *part, size_t itemsize, size_t batch) {
     const size_t unit = frnn_sum_steps(batch);
-    const size_t bytes = unit * batch * dz_row(part) * itemsize;
+    const size_t bytes = unit * batch * frnn_dz_row(part) * itemsize;
     const size_t most = frnn_super_steps(batch) / unit;
-    const size_t weights = part->gates * part->hidden_size * (part->input_size + part->hidden_size);
+    const size_t weights = part->gates * part->hidden_size * (part->input_size + part->output_size);
     const size_t target = frnn_max(CHUNK_BYTES, weights * itemsize / CHUNK_PART);
     return unit * frnn_min(frnn_max(target / frnn_max(bytes, 1), 1), most);
 }
 
-/* The arrays of a chunk: bytes from the start of scratch. */
-typedef struct workspace {
-    size_t dz;      /* [1 + steps][batch][dz_row]: the first is that of the chunk before */
-    size_t h, x;    /* [steps][batch][ld], [steps][batch][x_row] */
-    size_t partial; /* [steps][batch][FRNN_PARTIAL] */
-    size_t sum;     /* [gates * hidden]: of one chain of rows */
-    size_t size;
-} workspace;
-
-static int lay_out(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
-                   workspace *w) {
+static int lay_out(const frnn_part *part, size_t itemsize, size_t steps, size_t batch, int ragged,
+                   frnn_back_space *w) {
     w->size = 0;
-    size_t most = dz_row(part); /* bytes of a chain, which chunk_steps() multiplies unchecked */
+    size_t most =
+        frnn_dz_row(part); /* bytes of a chain, which chunk_steps() multiplies unchecked */
     if (!frnn_mul(&most, frnn_max(batch, FRNN_SUM_ROWS)) || !frnn_mul(&most, itemsize))
         return 0;
     steps = frnn_min(steps, chunk_steps(part, itemsize, batch));
-    return frnn_append(&w->size, &w->dz, steps + 1, batch, dz_row(part), itemsize) &&
-           frnn_append(&w->size, &w->h, steps, batch, part->ld, itemsize) &&
-           frnn_append(&w->size, &w->x, steps, batch, x_row(part), itemsize) &&
+    const size_t inner = part->projected || part->reset_before, some = ragged ? batch : 0;
+    const size_t longest = frnn_max(part->h_ld, part->ld);
+    return frnn_append(&w->size, &w->dz, steps + 1, batch, frnn_dz_row(part), itemsize) &&
+           frnn_append(&w->size, &w->h, steps, batch, part->h_ld, itemsize) &&
+           frnn_append(&w->size, &w->x, steps, batch, frnn_x_row(part), itemsize) &&
+           frnn_append(&w->size, &w->dp, part->projected ? steps : 0, batch, part->h_ld,
+                       itemsize) &&
+           frnn_append(&w->size, &w->inner, inner * steps, batch, part->ld, itemsize) &&
+           frnn_append(&w->size, &w->dinner, inner, batch, part->ld, itemsize) &&
            frnn_append(&w->size, &w->partial, steps, batch, FRNN_PARTIAL, itemsize) &&
-           frnn_append(&w->size, &w->sum, 1, 1, dz_row(part), itemsize);
+           frnn_append(&w->size, &w->sum, 1, 1, frnn_dz_row(part), itemsize) &&
+           frnn_append(&w->size, &w->dy, some, part->output_size, 1, itemsize) &&
+           frnn_append(&w->size, &w->dz_next, some, frnn_dz_row(part), 1, itemsize) &&
+           frnn_append(&w->size, &w->c_prev, some, part->ld, 1, itemsize) &&
+           frnn_append(&w->size, &w->dh0, some, part->h_ld, 1, itemsize) &&
+           frnn_append(&w->size, &w->dcarry0, some, part->ld, 1, itemsize) &&
+           frnn_append(&w->size, &w->row, some > 0, longest, 1, itemsize) &&
+           frnn_append(&w->size, &w->sorted, some, longest, 1, itemsize);
 }
 
 int frnn_part_back_scratch(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
-                           size_t *size) {
-    workspace w = {0};
-    if (part->gates > 0 && !lay_out(part, itemsize, steps, batch, &w))
+                           int ragged, size_t *size) {
+    frnn_back_space w = {0};
+    if (part->gates == 0) /* what arrives at the initial state of a row */
+        w.size = ragged ? part->ld * itemsize : 0;
+    else if (!lay_out(part, itemsize, steps, batch, ragged, &w))
         return 0;
     *size = w.size;
     return 1;
 }
 
-/* ---- Steps --------------------------------------------------------------------------------- */
+/* ---- Visits -------------------------------------------------------------------------------- */
 
-/* The step that is visited as number i of the stretch. */
+/* Visit i of a ragged batch, counted as the forward did. */
+static size_t forward_visit(const frnn_part_back *run, size_t i) {
+    return run->steps - 1 - i;
+}
+
+/* The step of visit i of an even one. */
 static size_t step_at(const frnn_part_back *run, size_t i) {
     return run->reverse ? i : run->steps - 1 - i;
 }
 
-static const char *saved_at(const frnn_part_back *run, size_t array, size_t row, size_t t) {
-    return run->saved + array + t * run->batch * row * run->itemsize;
+size_t frnn_back_rows(const frnn_part_back *run, size_t i) {
+    return run->ragged == NULL ? run->batch : frnn_ragged_rows(run->ragged, forward_visit(run, i));
 }
 
-/* dz of steps number [first, first + count), and dh and carry before them. */
-static void visit_steps(const frnn_part_back *run, const workspace *w, size_t first, size_t count) {
+size_t frnn_back_saved_row(const frnn_part_back *run, size_t i) {
+    return run->ragged == NULL ? step_at(run, i) * run->batch
+                               : run->ragged->offset[forward_visit(run, i)];
+}
+
+ptrdiff_t frnn_back_at(const frnn_part_back *run, size_t i, size_t row, ptrdiff_t step,
+                       ptrdiff_t row_step) {
+    size_t t, b = row;
+    if (run->ragged == NULL) {
+        t = step_at(run, i);
+    } else {
+        t = frnn_ragged_time(run->ragged, row, forward_visit(run, i), run->reverse);
+        b = run->ragged->order[row];
+    }
+    return (ptrdiff_t)t * step + (ptrdiff_t)b * row_step;
+}
+
+int frnn_back_restarts(const frnn_part_back *run, size_t i, size_t row) {
+    return run->ragged != NULL &&
+           frnn_ragged_restarts(run->ragged, row, forward_visit(run, i), run->reverse);
+}
+
+/* out = dz U, for rows that follow one another. */
+static void recurrent_product(const frnn_part_back *run, size_t rows, const void *dz, void *out,
+                              void *partial) {
     const frnn_part *part = run->part;
-    const frnn_cell_info *cell = frnn_cell_get(run->cell);
-    const size_t dz_bytes = run->batch * dz_row(part) * run->itemsize;
-    const size_t gates_row = frnn_gates_row(part);
-    char *dz = run->scratch + w->dz;
-    frnn_step_back step = {
-        .row_end = run->batch,
+    const size_t gates = part->reset_before ? part->gates - 1 : part->gates;
+    const frnn_project_back product = {
+        .rows = rows,
+        .k = part->hidden_size,
+        .blocks = part->output_blocks,
+        .gates = gates,
+        .last = gates - 1,
+        .a = dz,
+        .a_row = (ptrdiff_t)frnn_dz_row(part),
+        .w = run->w_hh,
+        .out = out,
+        .out_row = (ptrdiff_t)part->h_ld,
+        .partial = partial,
+    };
+    if (rows > 0)
+        run->kernels->project_back(&product);
+}
+
+/* Through the projection: what arrives at its output, to dp, and then at the cell. */
+static void unproject(const frnn_part_back *run, const frnn_step_back *step, size_t continued,
+                      char *dp, void *inner) {
+    const frnn_part *part = run->part;
+    const size_t itemsize = run->itemsize, row = part->h_ld * itemsize, rows = step->row_end;
+    if (continued > 0)
+        recurrent_product(run, continued, step->dz_next, dp, step->partial);
+    memcpy(dp + continued * row, run->dh + continued * row, (rows - continued) * row);
+    for (size_t b = 0; b < rows && step->dy != NULL; b++)
+        run->kernels->add((const char *)step->dy +
+                              (ptrdiff_t)b * step->dy_row * (ptrdiff_t)itemsize,
+                          dp + b * row, part->output_size);
+    const frnn_project_back product = {
+        .rows = rows,
+        .k = part->output_size,
+        .blocks = part->blocks,
+        .gates = 1,
+        .a = dp,
+        .a_row = (ptrdiff_t)part->h_ld,
+        .w = run->w_hr,
+        .out = inner,
+        .out_row = (ptrdiff_t)part->ld,
+        .partial = step->partial,
+    };
+    run->kernels->project_back(&product);
+}
+
+/* What does not change from visit to visit. */
+static frnn_step_back step_begin(const frnn_part_back *run, const frnn_back_space *w) {
+    const frnn_part *part = run->part;
+    const frnn_step_back step = {
         .block_end = part->blocks,
         .hidden_size = part->hidden_size,
-        .activation = run->activation,
+        .net = run->net,
+        .plain = run->plain,
         .w_hh = run->w_hh,
-        .alpha = cell->alpha ? run->alpha : NULL,
-        .dz_row = dz_row(part),
+        .vectors = part->vectors > 0 ? run->vectors : NULL,
+        .dz_row = frnn_dz_row(part),
         .dy_row = run->dy_row,
-        .gates_row = gates_row,
-        .dh = run->dh,
+        .gates_row = frnn_gates_row(part),
+        .dh = part->projected ? run->scratch + w->dinner : run->dh,
         .carry = run->carry,
-        .dalpha = run->dalpha,
+        .dvectors = run->dvectors,
+        .dvector_size = run->batch * part->ld,
+        .reset_dh = part->reset_before ? run->scratch + w->dinner : NULL,
         .ld = part->ld,
         .partial = run->scratch + w->partial,
     };
-    for (size_t i = first; i < first + count; i++, dz += dz_bytes) {
-        const size_t t = step_at(run, i);
-        const int initial = i + 1 == run->steps;
-        step.backwards = i % 2 == 1;
-        step.dz_next = i == 0 ? NULL : dz;
-        step.dz = dz + dz_bytes;
-        step.dy = run->dy == NULL || t < run->dy_begin
-                      ? NULL
-                      : run->dy + (ptrdiff_t)t * run->dy_step * (ptrdiff_t)run->itemsize;
-        step.gates = saved_at(run, run->layout->gates, gates_row, t);
-        if (cell->history) {
-            step.c = saved_at(run, run->layout->c, part->ld, t);
-            step.c_prev = initial ? run->saved + (cell->memory ? run->layout->c0 : run->layout->h0)
-                                  : saved_at(run, run->layout->c, part->ld, step_at(run, i + 1));
+    return step;
+}
+
+/* What was saved of visit i. */
+static void step_saved(const frnn_part_back *run, size_t i, frnn_step_back *step) {
+    const frnn_part *part = run->part;
+    const frnn_cell_info *cell = frnn_cell_get(run->net->cell);
+    const size_t row = frnn_back_saved_row(run, i), c_row = part->ld * run->itemsize;
+    const char *const c = run->saved + run->layout->c;
+    step->gates = run->saved + run->layout->gates + row * frnn_gates_row(part) * run->itemsize;
+    if (!cell->history)
+        return;
+    step->c = c + row * c_row;
+    step->c_prev = i + 1 == run->steps
+                       ? run->saved + (cell->memory ? run->layout->c0 : run->layout->h0)
+                       : c + frnn_back_saved_row(run, i + 1) * c_row;
+}
+
+/* The kernel, for rows of which the first `continued` go on in the visit after this. */
+static void step_run(const frnn_part_back *run, frnn_step_back *step, size_t continued, char *dp,
+                     void *inner) {
+    const size_t rows = step->row_end;
+    if (run->part->projected) {
+        unproject(run, step, continued, dp, inner);
+        step->dz_next = step->dy = NULL;
+        continued = 0;
+    }
+    if (continued > 0) {
+        step->row_begin = 0;
+        step->row_end = continued;
+        run->kernels->step_back[run->net->cell](step);
+    }
+    step->row_begin = continued;
+    step->row_end = rows;
+    step->dz_next = NULL;
+    if (continued < rows)
+        run->kernels->step_back[run->net->cell](step);
+    step->row_begin = 0;
+}
+
+/* ---- Rows that start anew -------------------------------------------------------------------- */
+
+/* The state that a visit started from, as step_saved() left it, where rows start anew. */
+static void restore_start(const frnn_part_back *run, const frnn_back_space *w, size_t i,
+                          frnn_step_back *step) {
+    const frnn_cell_info *cell = frnn_cell_get(run->net->cell);
+    const size_t row_bytes = run->part->ld * run->itemsize;
+    char *const c_prev = run->scratch + w->c_prev;
+    const char *const c0 = run->saved + (cell->memory ? run->layout->c0 : run->layout->h0);
+    if (!cell->history)
+        return;
+    memcpy(c_prev, step->c_prev, step->row_end * row_bytes);
+    for (size_t row = 0; row < step->row_end; row++)
+        if (frnn_back_restarts(run, i, row))
+            memcpy(c_prev + row * row_bytes, c0 + row * row_bytes, row_bytes);
+    step->c_prev = c_prev;
+}
+
+/* After visit i: what rows that started anew there give goes to the initial state, and nothing to
+ * the visit before; returns dz as that is to see it. */
+static char *cut(const frnn_part_back *run, const frnn_back_space *w, size_t i, size_t rows,
+                 char *dz) {
+    const frnn_part *part = run->part;
+    const size_t dz_bytes = frnn_dz_row(part) * run->itemsize;
+    const size_t h_bytes = part->h_ld * run->itemsize, c_bytes = part->ld * run->itemsize;
+    char *const next = run->scratch + w->dz_next, *const given = run->scratch + w->row;
+    memcpy(next, dz, rows * dz_bytes);
+    for (size_t row = 0; row < rows; row++) {
+        if (!frnn_back_restarts(run, i, row))
+            continue;
+        char *const carry = run->carry + row * c_bytes;
+        if (part->recurrent) {
+            recurrent_product(run, 1, dz + row * dz_bytes, given, run->scratch + w->partial);
+            run->kernels->add(given, run->scratch + w->dh0 + row * h_bytes, part->output_size);
         }
-        run->kernels->step_back[run->cell](&step);
+        run->kernels->add(carry, run->scratch + w->dcarry0 + row * c_bytes, part->hidden_size);
+        memset(carry, 0, c_bytes);
+        memset(next + row * dz_bytes, 0, dz_bytes);
+    }
+    return next;
+}
+
+/* ---- Visits of a chunk ----------------------------------------------------------------------- */
+
+/* dy of visit i; of a ragged batch its rows are gathered. */
+static const char *dy_at(const frnn_part_back *run, const frnn_back_space *w, size_t i,
+                         frnn_step_back *step) {
+    const ptrdiff_t itemsize = (ptrdiff_t)run->itemsize;
+    if (run->dy == NULL)
+        return NULL;
+    if (run->ragged == NULL) {
+        const size_t t = step_at(run, i);
+        return t < run->dy_begin ? NULL : run->dy + (ptrdiff_t)t * run->dy_step * itemsize;
+    }
+    const size_t bytes = run->part->output_size * run->itemsize;
+    char *const rows = run->scratch + w->dy, *to = rows;
+    step->dy_row = (ptrdiff_t)run->part->output_size;
+    for (size_t row = 0; row < step->row_end; row++, to += bytes) {
+        const size_t t = frnn_ragged_time(run->ragged, row, forward_visit(run, i), run->reverse);
+        if (t < run->dy_begin)
+            memset(to, 0, bytes);
+        else
+            memcpy(to, run->dy + frnn_back_at(run, i, row, run->dy_step, run->dy_row) * itemsize,
+                   bytes);
+    }
+    return rows;
+}
+
+/* dz of the visits of a chunk, and dh and carry before them. */
+static void visit_steps(const frnn_part_back *run, const frnn_back_space *w, frnn_back_chunk *chunk,
+                        char **next) {
+    const frnn_part *part = run->part;
+    const size_t dz_row = frnn_dz_row(part) * run->itemsize;
+    const size_t chain = frnn_sum_steps(run->batch);
+    char *dz = run->scratch + w->dz + run->batch * dz_row, *dp = run->scratch + w->dp;
+    frnn_step_back step = step_begin(run, w);
+    chunk->rows = 0;
+    for (size_t i = chunk->first; i < chunk->first + chunk->count; i++) {
+        const size_t rows = frnn_back_rows(run, i);
+        const size_t continued = i == 0 ? 0 : frnn_back_rows(run, i - 1);
+        const int restarts =
+            run->ragged != NULL &&
+            frnn_ragged_any_restart(run->ragged, forward_visit(run, i), run->reverse);
+        step.row_end = rows;
+        step.backwards = i % 2 == 1;
+        step.dz_next = *next;
+        step.dz = dz;
+        step.dy = dy_at(run, w, i, &step);
+        step_saved(run, i, &step);
+        if (restarts)
+            restore_start(run, w, i, &step);
+        step_run(run, &step, continued, dp, run->scratch + w->dinner);
+        *next = restarts ? cut(run, w, i, rows, dz) : dz;
+        dz += rows * dz_row;
+        dp += rows * part->h_ld * run->itemsize;
+        chunk->rows += rows;
+        if (run->dvectors != NULL &&
+            ((run->position + i + 1) % chain == 0 || (run->last && i + 1 == run->steps)))
+            frnn_back_vectors(run, w);
     }
 }
 
-/* dh before the first step of the stretch; at the first step of all, the gradient of the state. */
-static void visit_initial(const frnn_part_back *run, const workspace *w, const char *dz) {
+/* dh before the first visit of the stretch; at the first of all, the gradient of the state. */
+static void visit_initial(const frnn_part_back *run, const frnn_back_space *w, const char *dz) {
     const frnn_part *part = run->part;
-    const frnn_cell_info *cell = frnn_cell_get(run->cell);
-    const frnn_project_back product = {
-        .rows = run->batch,
-        .k = part->hidden_size,
-        .blocks = part->blocks,
-        .gates = part->gates,
-        .a = dz,
-        .a_row = (ptrdiff_t)dz_row(part),
-        .w = run->w_hh,
-        .out = run->dh,
-        .out_row = (ptrdiff_t)part->ld,
-        .partial = run->scratch + w->partial,
-    };
-    run->kernels->project_back(&product);
-    if (!run->last)
+    const frnn_cell_info *cell = frnn_cell_get(run->net->cell);
+    const size_t elements = run->batch * part->ld, h_elements = run->batch * part->h_ld;
+    if (part->recurrent)
+        recurrent_product(run, frnn_back_rows(run, run->steps - 1), dz, run->dh,
+                          run->scratch + w->partial);
+    if (run->ragged != NULL && run->ragged->reset != NULL) {
+        run->kernels->add(run->scratch + w->dh0, run->dh, h_elements);
+        run->kernels->add(run->scratch + w->dcarry0, run->carry, elements);
+    }
+    if (!run->last || !cell->direct)
         return;
     const frnn_step_back step = {
         .row_end = run->batch,
         .block_end = part->blocks,
         .hidden_size = part->hidden_size,
-        .activation = run->activation,
-        .alpha = cell->alpha ? run->alpha : NULL,
+        .net = run->net,
         .c_prev = cell->memory ? run->saved + run->layout->c0 : NULL,
         .dh = run->dh,
         .carry = run->carry,
         .ld = part->ld,
     };
-    run->kernels->step_back[run->cell](&step);
-}
-
-/* ---- What a chunk is multiplied with -------------------------------------------------------- */
-
-/* h of `rows` rows from what a part saved, from row to row as far as given. */
-static void hidden_rows(const frnn_part_back *run, const char *saved, size_t t, size_t rows,
-                        char *h, size_t h_row, ptrdiff_t direction) {
-    const frnn_part *part = run->part;
-    const size_t gates_row = frnn_gates_row(part);
-    const frnn_hidden hidden = {
-        .rows = rows,
-        .blocks = part->blocks,
-        .activation = run->activation,
-        .gates = saved + run->layout->gates + t * run->batch * gates_row * run->itemsize,
-        .gates_row = direction * (ptrdiff_t)gates_row,
-        .c = frnn_cell_get(run->cell)->history
-                 ? saved + run->layout->c + t * run->batch * part->ld * run->itemsize
-                 : NULL,
-        .c_row = direction * (ptrdiff_t)part->ld,
-        .h = h,
-        .h_row = (ptrdiff_t)h_row,
-    };
-    run->kernels->hidden[run->cell](&hidden);
-}
-
-/* Outputs of steps number [first, first + count) of a part, to h [count][batch][h_row]. */
-static void hidden_steps(const frnn_part_back *run, const char *saved, size_t first, size_t count,
-                         char *h, size_t h_row) {
-    if (count > 0 && run->batch == 1) {
-        hidden_rows(run, saved, step_at(run, first), count, h, h_row, run->reverse ? 1 : -1);
-        return;
-    }
-    for (size_t i = 0; i < count; i++, h += run->batch * h_row * run->itemsize)
-        hidden_rows(run, saved, step_at(run, first + i), run->batch, h, h_row, 1);
-}
-
-/* h that each step of the chunk started from. */
-static void gather_h(const frnn_part_back *run, size_t first, size_t count, char *h) {
-    const size_t bytes = run->batch * run->part->ld * run->itemsize;
-    const int initial = first + count == run->steps;
-    hidden_steps(run, run->saved, first + 1, count - (initial != 0), h, run->part->ld);
-    if (initial)
-        memcpy(h + (count - 1) * bytes, run->saved + run->layout->h0, bytes);
-}
-
-/* The input of each step of the chunk, rows padded with zeros. */
-static void gather_x(const frnn_part_back *run, size_t first, size_t count, char *x) {
-    const frnn_part *part = run->part;
-    const size_t row = x_row(part) * run->itemsize, used = part->input_size * run->itemsize;
-    if (run->below[0] != NULL) {
-        /* the blocks of one direction end in padding, which the other overwrites */
-        for (size_t d = 0; d < 2 && run->below[d] != NULL; d++)
-            hidden_steps(run, run->below[d], first, count,
-                         x + d * part->hidden_size * run->itemsize, x_row(part));
-        return;
-    }
-    for (size_t i = first; i < first + count; i++) {
-        const char *from =
-            run->x + (ptrdiff_t)step_at(run, i) * run->x_step * (ptrdiff_t)run->itemsize;
-        for (size_t b = 0; b < run->batch; b++, x += row) {
-            memcpy(x, from + (ptrdiff_t)b * run->x_row * (ptrdiff_t)run->itemsize, used);
-            memset(x + used, 0, row - used);
-        }
-    }
-}
-
-/* ---- Gradients of parameters ----------------------------------------------------------------- */
-
-/* Where the steps at `position` are summed: in the gradients themselves, or behind the first
- * super-sum in an array of its own; *add: whether there is something to add to. */
-static const frnn_gradients *sum_target(const frnn_part_back *run, uint64_t position, int *add) {
-    const size_t super = frnn_super_steps(run->batch);
-    const int direct = position < super;
-    *add = direct ? run->accumulate || position > 0 : position % super != 0;
-    return direct ? run->gradients : &run->sums;
-}
-
-/* Rows of one chain; a larger batch has several in each step. */
-static size_t chain_rows(size_t batch) {
-    return batch > FRNN_SUM_ROWS ? FRNN_SUM_ROWS : frnn_sum_steps(batch) * batch;
-}
-
-/* c (+)= the sum over rows of outer products. */
-static void sum_outer(const frnn_part_back *run, const char *a, size_t a_row, size_t m,
-                      const char *b, size_t b_row, size_t n, size_t steps, void *c, int add) {
-    if (c == NULL)
-        return;
-    const size_t calls = run->batch > FRNN_SUM_ROWS ? steps : 1; /* no chain crosses a step then */
-    frnn_outer outer = {
-        .rows = steps / calls * run->batch,
-        .chain = chain_rows(run->batch),
-        .m = m,
-        .n = n,
-        .a_row = a_row,
-        .b_row = b_row,
-        .c = c,
-        .add = add,
-    };
-    for (size_t i = 0; i < calls; i++) {
-        outer.a = a + i * run->batch * a_row * run->itemsize;
-        outer.b = b + i * run->batch * b_row * run->itemsize;
-        run->kernels->outer(&outer);
-        outer.add = 1;
-    }
-}
-
-void frnn_total_add(double *total, const void *sum, size_t n, size_t itemsize) {
-    for (size_t i = 0; i < n; i++)
-        total[i] += itemsize == 4 ? (double)((const float *)sum)[i] : ((const double *)sum)[i];
-}
-
-void frnn_total_store(const frnn_part_back *run, const double *total, size_t n, void *to) {
-    float *single = to;
-    double *real = to;
-    if (to == NULL)
-        return;
-    for (size_t i = 0; i < n; i++) {
-        if (run->itemsize == 4)
-            single[i] = (float)total[i] + (run->accumulate ? single[i] : 0);
-        else
-            real[i] = total[i] + (run->accumulate ? real[i] : 0);
-    }
-}
-
-/* total += the sum over `steps` steps of rows of a. Vectors are few enough to be summed in double,
- * chain by chain. */
-static void sum_vector(const frnn_part_back *run, const workspace *w, const char *a, size_t a_row,
-                       size_t m, size_t steps, double *total) {
-    const size_t batch = run->batch, chain = chain_rows(batch);
-    const size_t block = batch > FRNN_SUM_ROWS ? batch : steps * batch; /* chains restart in it */
-    for (size_t row = 0; row < steps * batch;) {
-        frnn_outer ones = {
-            .rows = frnn_min(chain, block - row % block),
-            .m = m,
-            .a = a + row * a_row * run->itemsize,
-            .a_row = a_row,
-            .c = run->scratch + w->sum,
-        };
-        ones.chain = ones.rows;
-        run->kernels->outer(&ones);
-        frnn_total_add(total, ones.c, m, run->itemsize);
-        row += ones.rows;
-    }
-}
-
-/* At the end of a super-sum: its array to the gradients. */
-static void fold_sums(const frnn_part_back *run) {
-    const frnn_part *part = run->part;
-    const size_t rows = part->gates * part->hidden_size;
-    const frnn_gradients *to = run->gradients, *from = &run->sums;
-    if (to->weight_ih != NULL)
-        run->kernels->add(from->weight_ih, to->weight_ih, rows * part->input_size);
-    if (to->weight_hh != NULL)
-        run->kernels->add(from->weight_hh, to->weight_hh, rows * part->hidden_size);
-}
-
-/* The gradient of alpha is summed over time in rows of its own; at the end of each chain of steps
- * the rows are added up. */
-static void sum_alpha(const frnn_part_back *run, const workspace *w) {
-    const frnn_part *part = run->part;
-    sum_vector(run, w, run->dalpha, part->ld, part->hidden_size, 1, run->total_alpha);
-    memset(run->dalpha, 0, run->batch * part->ld * run->itemsize);
-}
-
-static void sum_chunk(const frnn_part_back *run, const workspace *w, size_t first, size_t count) {
-    const frnn_part *part = run->part;
-    const size_t rows = part->gates * part->hidden_size, row = dz_row(part);
-    const char *dz = run->scratch + w->dz + run->batch * row * run->itemsize;
-    char *const h = run->scratch + w->h, *const x = run->scratch + w->x;
-    int add;
-    const frnn_gradients *target = sum_target(run, run->position + first, &add);
-    if (target->weight_hh != NULL)
-        gather_h(run, first, count, h);
-    if (target->weight_ih != NULL)
-        gather_x(run, first, count, x);
-    sum_outer(run, dz, row, rows, h, part->ld, part->hidden_size, count, target->weight_hh, add);
-    sum_outer(run, dz, row, rows, x, x_row(part), part->input_size, count, target->weight_ih, add);
-    if (run->gradients->bias_ih != NULL || run->gradients->bias_hh != NULL)
-        sum_vector(run, w, dz, row, rows, count, run->total_bias);
+    run->kernels->step_back[run->net->cell](&step);
 }
 
 /* ---- Gradient of the input ------------------------------------------------------------------ */
 
-static void input_chunk(const frnn_part_back *run, const workspace *w, size_t first, size_t count) {
+static void input_chunk(const frnn_part_back *run, const frnn_back_space *w,
+                        const frnn_back_chunk *chunk) {
     const frnn_part *part = run->part;
     const ptrdiff_t itemsize = (ptrdiff_t)run->itemsize;
-    const size_t row = x_row(part);
+    const size_t row_bytes = frnn_x_row(part) * run->itemsize;
     const char *from = run->scratch + w->x;
     const frnn_project_back product = {
-        .rows = count * run->batch,
+        .rows = chunk->rows,
         .k = part->hidden_size,
         .blocks = (part->input_size - 1) / FRNN_BLOCK + 1,
         .gates = part->gates,
-        .a = run->scratch + w->dz + run->batch * dz_row(part) * run->itemsize,
-        .a_row = (ptrdiff_t)dz_row(part),
+        .last = part->back_slots - 1,
+        .a = run->scratch + w->dz + run->batch * frnn_dz_row(part) * run->itemsize,
+        .a_row = (ptrdiff_t)frnn_dz_row(part),
         .w = run->w_ih,
         .out = run->scratch + w->x,
-        .out_row = (ptrdiff_t)row,
+        .out_row = (ptrdiff_t)frnn_x_row(part),
         .partial = run->scratch + w->partial,
     };
     run->kernels->project_back(&product);
-    for (size_t i = first; i < first + count; i++) {
-        char *to = run->dx + (ptrdiff_t)step_at(run, i) * run->dx_step * itemsize;
-        for (size_t b = 0; b < run->batch; b++, from += row * run->itemsize) {
+    for (size_t i = chunk->first; i < chunk->first + chunk->count; i++)
+        for (size_t row = 0; row < frnn_back_rows(run, i); row++, from += row_bytes) {
+            char *to = run->dx + frnn_back_at(run, i, row, run->dx_step, run->dx_row) * itemsize;
             if (run->dx_add)
                 run->kernels->add(from, to, part->input_size);
             else
                 memcpy(to, from, part->input_size * run->itemsize);
-            to += run->dx_row * itemsize;
         }
-    }
+}
+
+/* ---- All of it ------------------------------------------------------------------------------ */
+
+/* dh and carry of a ragged batch, from the order of the caller's rows to that of the visits, or
+ * back. */
+static void turn_adjoint(const frnn_part_back *run, const frnn_back_space *w,
+                         void (*turn)(const frnn_ragged *, const char *, char *, size_t)) {
+    char *const sorted = run->scratch + w->sorted;
+    const size_t h_bytes = run->part->h_ld * run->itemsize;
+    const size_t c_bytes = run->part->ld * run->itemsize;
+    turn(run->ragged, run->dh, sorted, h_bytes);
+    memcpy(run->dh, sorted, run->batch * h_bytes);
+    turn(run->ragged, run->carry, sorted, c_bytes);
+    memcpy(run->carry, sorted, run->batch * c_bytes);
 }
 
 void frnn_part_backward(const frnn_part_back *run) {
     const frnn_part *part = run->part;
-    const size_t batch = run->batch, dz_bytes = batch * dz_row(part) * run->itemsize;
-    const size_t chain = frnn_sum_steps(batch), super = frnn_super_steps(batch);
-    const size_t chunk = chunk_steps(part, run->itemsize, batch);
-    const frnn_gradients *const gradients = run->gradients;
-    workspace w;
-    lay_out(part, run->itemsize, run->steps, batch, &w);
+    const size_t dz_row = frnn_dz_row(part) * run->itemsize;
+    const size_t super = frnn_super_steps(run->batch);
+    const size_t most = chunk_steps(part, run->itemsize, run->batch);
+    frnn_back_space w;
+    lay_out(part, run->itemsize, run->steps, run->batch, run->ragged != NULL, &w);
+    char *const kept = run->scratch + w.dz, *next = NULL;
+    if (run->ragged != NULL) {
+        turn_adjoint(run, &w, frnn_ragged_sort);
+        memset(run->scratch + w.dh0, 0, run->batch * part->h_ld * run->itemsize);
+        memset(run->scratch + w.dcarry0, 0, run->batch * part->ld * run->itemsize);
+    }
     for (size_t first = 0; first < run->steps;) {
         const uint64_t position = run->position + first;
         const size_t to_super = super - (size_t)(position % super);
-        const size_t count = frnn_min(frnn_min(chunk, to_super), run->steps - first);
-        const int end = run->last && first + count == run->steps;
-        char *const dz = run->scratch + w.dz;
-        for (size_t i = 0; i < count;) { /* chain by chain, for alpha */
-            const size_t to_chain = chain - (size_t)((position + i) % chain);
-            const size_t n = frnn_min(to_chain, count - i);
-            workspace at = w;
-            at.dz += i * dz_bytes;
-            visit_steps(run, &at, first + i, n);
-            i += n;
-            if (run->dalpha != NULL && (n == to_chain || (end && i == count)))
-                sum_alpha(run, &w);
-        }
-        if (gradients != NULL)
-            sum_chunk(run, &w, first, count);
+        frnn_back_chunk chunk = {
+            .first = first,
+            .count = frnn_min(frnn_min(most, to_super), run->steps - first),
+        };
+        const int end = run->last && first + chunk.count == run->steps;
+        visit_steps(run, &w, &chunk, &next);
+        if (run->gradients != NULL)
+            frnn_back_sums(run, &w, &chunk);
         if (run->dx != NULL)
-            input_chunk(run, &w, first, count);
-        if (gradients != NULL && position >= super && (count == to_super || end))
-            fold_sums(run);
-        first += count;
-        memcpy(dz, dz + count * dz_bytes, dz_bytes);
+            input_chunk(run, &w, &chunk);
+        if (run->gradients != NULL && position >= super && (chunk.count == to_super || end))
+            frnn_back_fold(run);
+        first += chunk.count;
+        /* the last dz goes before the next chunk's */
+        if (next != run->scratch + w.dz_next) {
+            memcpy(kept, next, frnn_back_rows(run, first - 1) * dz_row);
+            next = kept;
+        }
     }
-    visit_initial(run, &w, run->scratch + w.dz);
-    if (gradients == NULL || !run->last)
-        return;
-    frnn_total_store(run, run->total_bias, part->gates * part->hidden_size, gradients->bias_ih);
-    frnn_total_store(run, run->total_bias, part->gates * part->hidden_size, gradients->bias_hh);
-    frnn_total_store(run, run->total_alpha, part->hidden_size, gradients->alpha);
+    visit_initial(run, &w, next);
+    if (run->ragged != NULL)
+        turn_adjoint(run, &w, frnn_ragged_unsort);
+    if (run->gradients != NULL && run->last)
+        frnn_back_totals(run);
 }

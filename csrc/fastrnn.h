@@ -81,18 +81,32 @@ const char *frnn_strerror(frnn_status status);
 
 /* ---- Nets --------------------------------------------------------------------------------- */
 
-/* x is the input of step t, h the output, W weight_ih, U weight_hh, b = bias_ih + bias_hh, f the
- * activation, a the retention alpha in [0, 1] of each unit; * on vectors is element-wise.
+/* x is the input of step t, h the output, W weight_ih, U weight_hh, b = bias_ih + bias_hh; * on
+ * vectors is element-wise. f is the activation, s the gate_activation and e the output_activation:
+ * tanh, sigmoid and tanh by default. a is the retention alpha in [0, 1] of each unit.
  *
- *   LSTM             i, f, g, o = sigmoid, sigmoid, tanh, sigmoid of Wx + Uh + b (in this order)
- *                    c = f * c + i * g;  h = o * tanh(c)
- *   RNN              h = f(Wx + Uh + b)
- *   LEAKY_RATE       h = a * h + (1 - a) * f(Wx + Uh + b)
- *   LEAKY_POTENTIAL  u = a * u + (1 - a) * (Wx + U f(u) + b);  h = f(u)
- *   LEAKY            h = a * h + (1 - a) * x      (no weights; hidden_size equals input_size)
+ *   LSTM              i, f, g, o = s, s, f, s of Wx + Uh + b (in this order)
+ *                     c = f * c + i * g;  h = o * e(c)
+ *   LSTM_COUPLED      i, g, o likewise, three gates;  c = (1 - i) * c + i * g
+ *   GRU               r, z = s of Wx + Uh + b;  n = f(W_n x + b_in + r * (U_n h + b_hn))
+ *                     h = (1 - z) * n + z * h      (rows of W, U: r, z, n)
+ *   GRU_RESET_BEFORE  the same but n = f(W_n x + U_n (r * h) + b_n)
+ *   MINGRU            z = s(W_z x + b_z), n = f(W_n x + b_n);  h = (1 - z) * h + z * n
+ *                     (no weight_hh, no bias_hh; f is the identity by default, s the sigmoid only)
+ *   RNN               h = f(Wx + Uh + b)
+ *   LEAKY_RATE        h = a * h + (1 - a) * f(Wx + Uh + b)
+ *   LEAKY_POTENTIAL   u = a * u + (1 - a) * (Wx + U f(u) + b);  h = f(u)
+ *   LEAKY             h = a * h + (1 - a) * x      (no weights; hidden_size equals input_size)
+ *
+ * Options of both LSTMs: with proj_size P, h = R (o * e(c)), R weight_hr, has P values, which U
+ * reads and y holds; with peephole p, i and f see p_i * c and p_f * c of the step before, and o
+ * sees p_o * c of this one, inside s; with cell_clip, c is limited to [-cell_clip, cell_clip].
+ * Of all cells with gates but LEAKY_POTENTIAL: with clip, whatever goes into s or f is limited to
+ * [-clip, clip] (as ONNX Runtime has it: not what goes into e).
  */
 typedef enum frnn_cell {
-#define FRNN_CELL(ENUM, name, gates, states, memory, alpha, history) FRNN_CELL_##ENUM,
+#define FRNN_CELL(ENUM, name, gates, apart, states, memory, direct, alpha, history)                \
+    FRNN_CELL_##ENUM,
 #include "cells.def"
 #undef FRNN_CELL
     FRNN_CELL_COUNT
@@ -102,8 +116,10 @@ typedef enum frnn_cell {
 typedef struct frnn_cell_info {
     const char *name; /* as in model files */
     size_t gates;     /* row blocks of weight_ih and weight_hh */
+    size_t apart;     /* not 0: what the recurrent matrix adds to the last gate is kept apart */
     size_t states;    /* state arrays of the caller: 1 (h, or u of the potential) or 2 (h, c) */
     int memory;       /* keeps a second array internally */
+    int direct;       /* the state goes on by itself, not only through a product */
     int alpha;        /* takes frnn_weights.alpha */
     int history;      /* training keeps c of every step, or h where there is no c */
 } frnn_cell_info;
@@ -111,12 +127,27 @@ typedef struct frnn_cell_info {
 /* NULL if cell is not one of the enumerators. */
 const frnn_cell_info *frnn_cell_get(frnn_cell cell);
 
+/* Functions of one number, with parameters alpha (a) and beta (b) where named. */
 typedef enum frnn_activation {
-    FRNN_TANH, /* also the only legal value for LSTM and LEAKY, which do not use it */
+    FRNN_TANH,
     FRNN_RELU,
-    FRNN_IDENTITY, /* leaky cells only */
+    FRNN_IDENTITY,
+    FRNN_SIGMOID,
+    FRNN_HARD_SIGMOID,     /* a v + b, limited to [0, 1] */
+    FRNN_AFFINE,           /* a v + b */
+    FRNN_LEAKY_RELU,       /* v, or a v where v < 0; a >= 0 */
+    FRNN_THRESHOLDED_RELU, /* v, or 0 where v <= a; a >= 0 */
+    FRNN_SCALED_TANH,      /* a tanh(b v); a is not 0 */
+    FRNN_ELU,              /* v, or a (exp(v) - 1) where v < 0; a >= 0 */
+    FRNN_SOFTSIGN,         /* v / (1 + |v|) */
+    FRNN_SOFTPLUS,         /* log(1 + exp(v)) */
     FRNN_ACTIVATION_COUNT
 } frnn_activation;
+
+typedef struct frnn_function {
+    frnn_activation kind;
+    double alpha, beta; /* finite; 0 where the kind has none */
+} frnn_function;
 
 typedef enum frnn_dtype { FRNN_F32, FRNN_F64, FRNN_DTYPE_COUNT } frnn_dtype;
 
@@ -126,17 +157,35 @@ typedef enum frnn_dtype { FRNN_F32, FRNN_F64, FRNN_DTYPE_COUNT } frnn_dtype;
 typedef struct frnn_config {
     size_t struct_size; /* sizeof(frnn_config), set by FRNN_CONFIG */
     frnn_cell cell;
-    frnn_activation activation;
     frnn_dtype dtype;      /* of weights, x, y and state */
     size_t input_size;     /* I >= 1 */
     size_t hidden_size;    /* H >= 1 */
     size_t num_layers;     /* L >= 1; 1 for LEAKY */
     size_t num_directions; /* D = 1 or 2; 1 for LEAKY */
+    size_t proj_size;      /* P, LSTMs only; 0: no projection, and h has H values */
+    int peephole;          /* LSTMs only */
+    double clip;           /* > 0, or 0: none */
+    double cell_clip;      /* likewise; LSTMs only */
+    /* Those that a cell does not have are tanh, sigmoid and tanh. */
+    frnn_function activation, gate_activation, output_activation;
 } frnn_config;
 
-/* float32, tanh, one layer, one direction; change what differs. */
+/* float32, one layer, one direction, no options; change what differs. */
 #define FRNN_CONFIG(cell, input_size, hidden_size)                                                 \
-    {sizeof(frnn_config), (cell), FRNN_TANH, FRNN_F32, (input_size), (hidden_size), 1, 1}
+    {sizeof(frnn_config),                                                                          \
+     (cell),                                                                                       \
+     FRNN_F32,                                                                                     \
+     (input_size),                                                                                 \
+     (hidden_size),                                                                                \
+     1,                                                                                            \
+     1,                                                                                            \
+     0,                                                                                            \
+     0,                                                                                            \
+     0,                                                                                            \
+     0,                                                                                            \
+     {(cell) == FRNN_CELL_MINGRU ? FRNN_IDENTITY : FRNN_TANH, 0, 0},                               \
+     {FRNN_SIGMOID, 0, 0},                                                                         \
+     {FRNN_TANH, 0, 0}}
 
 /* FRNN_OK, or why not. Every function below checks its config so. */
 frnn_status frnn_config_check(const frnn_config *net);
@@ -145,13 +194,15 @@ frnn_status frnn_config_check(const frnn_config *net);
 
 /* The weights of one layer in one direction: row-major arrays of the net's dtype, any alignment,
  * only read during frnn_pack(). G is the number of gates, I the layer's input size (input_size
- * for layer 0, D * H above). */
+ * for layer 0, above it D * H, or D * P with a projection). */
 typedef struct frnn_weights {
     const void *weight_ih; /* [G * H, I] */
-    const void *weight_hh; /* [G * H, H] */
+    const void *weight_hh; /* [G * H, H], with a projection [G * H, P]; MINGRU: NULL */
     const void *bias_ih;   /* [G * H], or NULL for zeros */
-    const void *bias_hh;   /* [G * H], or NULL for zeros */
+    const void *bias_hh;   /* [G * H], or NULL for zeros; MINGRU: NULL */
     const void *alpha;     /* [H], each in [0, 1]; leaky cells only, else NULL */
+    const void *weight_hr; /* [P, H] with a projection, else NULL */
+    const void *peephole;  /* [3 * H], p_i, p_f, p_o; LSTM_COUPLED [2 * H], p_i, p_o; else NULL */
 } frnn_weights;
 
 /* Bytes of the packed weights of the whole net. */
@@ -198,6 +249,8 @@ typedef struct frnn_run {
                           channels, and free to differ in the last bits */
     void *saved;       /* for frnn_backward(), or NULL: nothing of training is paid for */
     size_t saved_size;
+    const size_t *lengths;      /* [B] or NULL, see frnn_ragged_scratch_size() */
+    const unsigned char *reset; /* [T, B] or NULL, likewise */
 } frnn_run;
 
 /* Contiguous time-major x and y. */
@@ -217,7 +270,9 @@ typedef struct frnn_run {
      (scratch_size),                                                                               \
      0,                                                                                            \
      NULL,                                                                                         \
-     0}
+     0,                                                                                            \
+     NULL,                                                                                         \
+     NULL}
 
 /* Bytes of scratch for a call of that many steps. Never falls with steps or batch, so that the
  * scratch of the largest call serves them all. */
@@ -228,6 +283,17 @@ frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch
  * direction may be fed in pieces: the state carries over. */
 frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t packed_size,
                          const frnn_run *run);
+
+/* The same for calls with lengths or reset, where not every row does every step.
+ *
+ * With lengths, row b has the first lengths[b] of the steps, 0 to T, in any order. y is zero behind
+ * them, and the state is that after its last step. A second direction begins with the last step of
+ * each row. x behind a row's end is not read; the work is that of the steps that are there.
+ * With reset, a row's sequence starts anew at each step t where reset[t * B + b] is not 0: there
+ * the state is once more what it was before this call, as if the row were cut into separate runs (a
+ * second direction starts anew at step t - 1). */
+frnn_status frnn_ragged_scratch_size(const frnn_config *net, size_t steps, size_t batch,
+                                     size_t *size);
 
 /* ---- Training ------------------------------------------------------------------------------ */
 
@@ -285,9 +351,9 @@ frnn_status frnn_adjoint_set(const frnn_config *net, size_t steps, size_t batch,
 size_t frnn_checkpoint_unit(size_t batch);
 
 /* Arrays for the gradients of one layer in one direction, of the shapes of frnn_weights; NULL where
- * none is wanted. The gradients of both biases are equal. */
+ * none is wanted. The gradients of both biases are equal, but for n of the GRU. */
 typedef struct frnn_gradients {
-    void *weight_ih, *weight_hh, *bias_ih, *bias_hh, *alpha;
+    void *weight_ih, *weight_hh, *bias_ih, *bias_hh, *alpha, *weight_hr, *peephole;
 } frnn_gradients;
 
 typedef struct frnn_back {
@@ -311,7 +377,9 @@ typedef struct frnn_back {
     int accumulate;                  /* 1: add to the gradients, 0: overwrite them */
     void *scratch;
     size_t scratch_size;
-    int parallel_time; /* as of frnn_run */
+    int parallel_time;          /* as of frnn_run */
+    const size_t *lengths;      /* those of the forward; then steps equals total_steps, and */
+    const unsigned char *reset; /* scratch is that of frnn_ragged_backward_scratch_size() */
 } frnn_back;
 
 /* Contiguous time-major arrays, one call for the whole sequence, no gradients of parameters. */
@@ -339,27 +407,150 @@ typedef struct frnn_back {
      0,                                                                                            \
      (scratch),                                                                                    \
      (scratch_size),                                                                               \
-     0}
+     0,                                                                                            \
+     NULL,                                                                                         \
+     NULL}
 
-/* Bytes of scratch for a backward call over that many steps. */
+/* Bytes of scratch for a backward call over that many steps; with lengths or reset. */
 frnn_status frnn_backward_scratch_size(const frnn_config *net, size_t steps, size_t batch,
                                        size_t *size);
+frnn_status frnn_ragged_backward_scratch_size(const frnn_config *net, size_t steps, size_t batch,
+                                              size_t *size);
 
 /* One stretch backwards. All of it is checked first; after an error nothing has changed. */
 frnn_status frnn_backward(const frnn_config *net, const void *packed_back, size_t packed_back_size,
                           const frnn_back *back);
 
+/* ---- The gated leak ----------------------------------------------------------------------- */
+
+/* One leaky unit for each channel, whose retention is given at every step; the linear core of
+ * minGRU (Feng et al. 2024), QRNN (Bradbury et al. 2017) and SRU (Lei et al. 2018):
+ *
+ *     y_t = alpha_t * y_{t-1} + (1 - alpha_t) * v_t
+ *
+ * alpha is the weight of the past; it is not checked to lie in [0, 1]. No net, no packing and no
+ * scratch belong to it: it is a function of arrays. As everywhere strides are in elements and of
+ * any sign, the channels of one step are contiguous, the bits do not depend on batch, strides,
+ * stretches or instruction set, and a y below 2^-100 (double: 2^-900) becomes 0. A NaN stays in its
+ * channel of its row. */
+typedef struct frnn_gated {
+    size_t struct_size; /* sizeof(frnn_gated), set by FRNN_GATED */
+    frnn_dtype dtype;
+    size_t steps, batch, channels; /* T, B, H >= 0 */
+    const void *alpha;             /* [T, B, H]; strides may be 0 */
+    ptrdiff_t alpha_step, alpha_row;
+    const void *v; /* [T, B, H]; likewise */
+    ptrdiff_t v_step, v_row;
+    void *y; /* [T, B, H]; must not overlap another array */
+    ptrdiff_t y_step, y_row;
+    void *state; /* [B, H], in and out: y before the first step, y of the last */
+    ptrdiff_t state_row;
+    int parallel_time; /* 1: where there are few channels, steps lie side by side in a vector;
+                          faster there, and free to differ in the last bits */
+} frnn_gated;
+
+/* Contiguous time-major arrays. */
+#define FRNN_GATED(dtype, steps, batch, channels, alpha, v, y, state)                              \
+    {sizeof(frnn_gated),                                                                           \
+     (dtype),                                                                                      \
+     (steps),                                                                                      \
+     (batch),                                                                                      \
+     (channels),                                                                                   \
+     (alpha),                                                                                      \
+     (ptrdiff_t)((batch) * (channels)),                                                            \
+     (ptrdiff_t)(channels),                                                                        \
+     (v),                                                                                          \
+     (ptrdiff_t)((batch) * (channels)),                                                            \
+     (ptrdiff_t)(channels),                                                                        \
+     (y),                                                                                          \
+     (ptrdiff_t)((batch) * (channels)),                                                            \
+     (ptrdiff_t)(channels),                                                                        \
+     (state),                                                                                      \
+     (ptrdiff_t)(channels),                                                                        \
+     0}
+
+/* After an error y and the state are as before. */
+frnn_status frnn_gated_leaky(const frnn_gated *gated);
+
+/* Its gradients, from the y that it gave: with g_t = dy_t + alpha_{t+1} * g_{t+1}
+ *
+ *     dv_t = (1 - alpha_t) * g_t,   dalpha_t = g_t * (y_{t-1} - v_t)
+ *
+ * A sequence may be cut into stretches, from the last one to the first: dstate goes through, and
+ * the state of a stretch is the y of the step before it (state_row = y_row). */
+typedef struct frnn_gated_back {
+    size_t struct_size; /* sizeof(frnn_gated_back), set by FRNN_GATED_BACK */
+    frnn_dtype dtype;
+    size_t steps, batch, channels;
+    const void *alpha, *v; /* as of the forward */
+    ptrdiff_t alpha_step, alpha_row, v_step, v_row;
+    const void *y; /* of the forward */
+    ptrdiff_t y_step, y_row;
+    const void *state; /* [B, H]: y before the first step */
+    ptrdiff_t state_row;
+    const void *dy; /* [T, B, H], or NULL for zeros */
+    ptrdiff_t dy_step, dy_row;
+    void *dalpha, *dv; /* [T, B, H]; must not overlap another array */
+    ptrdiff_t dalpha_step, dalpha_row, dv_step, dv_row;
+    void *dstate; /* [B, H], in and out: the gradient of the state after the last step, that of the
+                     state before the first */
+    ptrdiff_t dstate_row;
+    int parallel_time;
+} frnn_gated_back;
+
+/* Contiguous time-major arrays. */
+#define FRNN_GATED_BACK(dtype, steps, batch, channels, alpha, v, y, state, dy, dalpha, dv, dstate) \
+    {sizeof(frnn_gated_back),                                                                      \
+     (dtype),                                                                                      \
+     (steps),                                                                                      \
+     (batch),                                                                                      \
+     (channels),                                                                                   \
+     (alpha),                                                                                      \
+     (v),                                                                                          \
+     (ptrdiff_t)((batch) * (channels)),                                                            \
+     (ptrdiff_t)(channels),                                                                        \
+     (ptrdiff_t)((batch) * (channels)),                                                            \
+     (ptrdiff_t)(channels),                                                                        \
+     (y),                                                                                          \
+     (ptrdiff_t)((batch) * (channels)),                                                            \
+     (ptrdiff_t)(channels),                                                                        \
+     (state),                                                                                      \
+     (ptrdiff_t)(channels),                                                                        \
+     (dy),                                                                                         \
+     (ptrdiff_t)((batch) * (channels)),                                                            \
+     (ptrdiff_t)(channels),                                                                        \
+     (dalpha),                                                                                     \
+     (dv),                                                                                         \
+     (ptrdiff_t)((batch) * (channels)),                                                            \
+     (ptrdiff_t)(channels),                                                                        \
+     (ptrdiff_t)((batch) * (channels)),                                                            \
+     (ptrdiff_t)(channels),                                                                        \
+     (dstate),                                                                                     \
+     (ptrdiff_t)(channels),                                                                        \
+     0}
+
+/* After an error dalpha, dv and dstate are as before. */
+frnn_status frnn_gated_leaky_backward(const frnn_gated_back *back);
+
 /* ---- Model files -------------------------------------------------------------------------- */
 
 /* A model file is a safetensors file: the weights under PyTorch's names (weight_ih_l0,
- * weight_hh_l0_reverse, ..., alpha_l0), and under the metadata key "fastrnn" one string that holds
- * a JSON object:
+ * weight_hh_l0_reverse, weight_hr_l0, ...) and under alpha_l0 and peephole_l0 (of LEAKY: alpha), in
+ * the shapes of frnn_weights, and under the metadata key "fastrnn" one string that holds a JSON
+ * object:
  *
- *   {"format": 1, "cell": "lstm", "activation": "tanh", "input_size": 40, "hidden_size": 128,
- *    "num_layers": 2, "bidirectional": true, "bias": true, "batch_first": false}
+ *   {"format": 1, "cell": "lstm", "input_size": 40, "hidden_size": 128, "num_layers": 2,
+ *    "bidirectional": true, "bias": true, "batch_first": false, "go_backwards": false,
+ *    "proj_size": 64, "peephole": true, "clip": "0x1.8p+1", "cell_clip": "0x1.4p+3",
+ *    "activation": "tanh", "gate_activation": "hard_sigmoid(0x1.999999999999ap-3, 0x1.0p-1)",
+ *    "output_activation": "leaky_relu(0x1.47ae147ae147bp-7)"}
  *
- * format, cell, input_size and hidden_size are required; the others default to "tanh", 1, false,
- * true, false. batch_first only matters to Python. dtype is that of the tensors.
+ * format, cell, input_size and hidden_size are required. The others default to one layer of one
+ * direction with biases, without options, and with the activations of FRNN_CONFIG. Activations have
+ * the names of enum frnn_activation, followed by exactly the parameters that they have. Numbers
+ * that need not be whole are strings as Python's float.hex() writes them, so that none is ever
+ * rounded; "0x0.0p+0" is no limit. batch_first and go_backwards only matter to Python. dtype is
+ * that of the tensors.
  *
  * The reader trusts nothing: unknown, missing, duplicate, overlapping or misplaced tensors, holes,
  * trailing bytes, unknown keys, wrong shapes, retentions outside [0, 1], a header above
@@ -384,8 +575,9 @@ typedef struct frnn_tensor {
 
 typedef struct frnn_model {
     frnn_config config;
-    int bias;        /* has bias_ih and bias_hh */
-    int batch_first; /* for Python */
+    int bias;         /* has biases */
+    int batch_first;  /* for Python */
+    int go_backwards; /* likewise: x is read from its last step to its first, and y lies so */
     const void *bytes;
     size_t size;
     size_t num_tensors;

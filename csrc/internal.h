@@ -10,16 +10,20 @@
  *
  *     w[block][k][gate][16]          k = 0 .. K - 1, the input or the recurrent units
  *
- * Gates scratch has the same order without k: gates[row][block][gate][16]. A kernel is handed
- * pointers to whole arrays and ranges of rows and blocks to work on, so that a caller may cut the
- * work along either without moving a bit.
+ * Gates scratch has the same order without k, gates[row][block][slot][16]. There is a slot for each
+ * gate; where the recurrent part of the last gate G - 1 is kept apart, slot G - 1 takes that and
+ * slot G the input part. A kernel is handed pointers to whole arrays and ranges of rows and blocks
+ * to work on, so that a caller may cut the work along either without moving a bit (of
+ * GRU_RESET_BEFORE, whose step has two products in a row, along rows only; its w_hh is that of two
+ * gates followed by that of the last).
  *
- * The backward multiplies gradients of pre-activations, which lie in the plain order dz[row][gate *
+ * The backward multiplies gradients of pre-activations, which lie in the plain order dz[row][slot *
  * hidden + unit], with the transposed matrices, one after the other for each gate:
  *
  *     w_back[gate][block][k][16]     k = 0 .. hidden - 1; blocks of inputs or of recurrent units
  *
- * where four blocks at a time, while there are as many, lie interleaved as [k][4][16].
+ * where four blocks at a time, while there are as many, lie interleaved as [k][4][16]. dz has a
+ * slot for each gate; those of the GRU are r, z, the recurrent part of n, n.
  */
 #ifndef FRNN_INTERNAL_H
 #define FRNN_INTERNAL_H
@@ -36,11 +40,12 @@
 /* out[r][p] = bias[p] + sum over k of a[r][k] * w[p][k], for rows r and all panels p. */
 typedef struct frnn_project {
     size_t rows, k, blocks, gates;
+    int apart;     /* 1: out has gates + 1 slots, and the last gate goes to the last */
     const void *a; /* [rows, k], rows a_row elements apart */
     ptrdiff_t a_row;
     const void *w;    /* [blocks][k][gates][16] */
     const void *bias; /* [blocks][gates][16] */
-    void *out;        /* [rows][blocks][gates][16], rows out_row elements apart */
+    void *out;        /* [rows][blocks][slots][16], rows out_row elements apart */
     ptrdiff_t out_row;
     void *partial; /* [rows][FRNN_PARTIAL]: sums between pieces of k */
 } frnn_project;
@@ -51,18 +56,22 @@ typedef struct frnn_step {
     size_t row_begin, row_end;
     size_t block_begin, block_end;
     size_t hidden_size;
-    frnn_activation activation;
-    int backwards;      /* visit the blocks from the last to the first: what the step before used
-                           last is still in the cache */
-    const void *w_hh;   /* [blocks][hidden_size][gates][16] */
-    const void *alpha;  /* [blocks * 16] or NULL */
-    const void *h_prev; /* [rows][ld] */
+    const frnn_config *net; /* activations and limits */
+    int plain;              /* those are the defaults, and there is no peephole */
+    int backwards;          /* visit the blocks from the last to the first: what the step before
+                               used last is still in the cache */
+    size_t recurrent_size;  /* of h_prev: hidden_size, or that of a projection */
+    const void *w_hh;       /* [blocks][recurrent_size][gates][16], or NULL: there is none */
+    const void *vectors;    /* [n][blocks * 16]: alpha, the recurrent bias of n, or the peephole */
+    const void *h_prev;     /* [rows][h_prev_row] */
+    size_t h_prev_row;
     void *h;            /* [rows][ld]; not h_prev */
+    void *reset_h;      /* [rows][ld]: r * h_prev, GRU_RESET_BEFORE only */
     const void *c_prev; /* [rows][ld] or NULL */
     void *c;            /* [rows][ld] or NULL; may be c_prev */
     size_t ld;          /* blocks * 16 or more */
     int save;           /* leave in gates what the backward needs, activated gates mostly */
-    void *gates;        /* [rows][blocks][gates][16]: the input part; garbage if not saved */
+    void *gates;        /* [rows][blocks][slots][16]: the input part; garbage if not saved */
     size_t gates_row;   /* elements from row to row of it */
     const void *x; /* [rows, input_size]: if not NULL, the input part is still to be computed */
     ptrdiff_t x_row;
@@ -70,7 +79,7 @@ typedef struct frnn_step {
     const void *w_ih; /* [blocks][input_size][gates][16] */
     const void *bias; /* [blocks][gates][16] */
     void *partial;    /* [rows][FRNN_PARTIAL]: sums between pieces of k */
-    void *y;          /* [rows, hidden_size]: h once more, for the caller */
+    void *y;          /* [rows, hidden_size]: h once more, for the caller; or NULL */
     ptrdiff_t y_row;
 } frnn_step;
 
@@ -80,8 +89,9 @@ typedef struct frnn_step {
 /* h once more from what training saved of a step; rows may lie at any distance. */
 typedef struct frnn_hidden {
     size_t rows, blocks;
-    frnn_activation activation;
-    const void *gates; /* [rows][blocks][gates][16] */
+    const frnn_config *net;
+    int plain;
+    const void *gates; /* [rows][blocks][slots][16] */
     ptrdiff_t gates_row;
     const void *c; /* [rows][blocks * 16], or NULL */
     ptrdiff_t c_row;
@@ -89,16 +99,25 @@ typedef struct frnn_hidden {
     ptrdiff_t h_row;
 } frnn_hidden;
 
-/* One step of one layer in one direction, backwards: dh += dz_next U, then the cell, from dh and dy
+/* Values that are on their way from a product to the state and to y: those that faded become 0. */
+typedef struct frnn_emit {
+    size_t rows, count;
+    void *h; /* [rows][h_row] */
+    size_t h_row;
+    void *y; /* [rows, count] */
+    ptrdiff_t y_row;
+} frnn_emit;
+
+/* One step of one layer in one direction, backwards: dh = dz_next U, then the cell, from dh and dy
  * to dz. */
 typedef struct frnn_step_back {
     size_t row_begin, row_end;
     size_t block_begin, block_end;
     size_t hidden_size;
-    frnn_activation activation;
-    int backwards;
-    const void *w_hh;    /* [gates][blocks][hidden_size][16]: U transposed */
-    const void *alpha;   /* [blocks * 16] or NULL */
+    const frnn_config *net;
+    int plain, backwards;
+    const void *w_hh;    /* [gates][blocks][hidden_size][16]: U transposed, or NULL */
+    const void *vectors; /* [n][blocks * 16] or NULL */
     const void *dz_next; /* [rows][dz_row]: of the step after this, or NULL: dh is complete */
     void *dz;            /* [rows][dz_row]; NULL: what is wanted is the gradient of the state */
     size_t dz_row;
@@ -108,8 +127,10 @@ typedef struct frnn_step_back {
     size_t gates_row;
     const void *c, *c_prev; /* [rows][ld]: as saved; h, h_prev where there is no c; or NULL */
     void *dh;               /* [rows][ld]: the gradient that comes from later steps */
-    void *carry;            /* [rows][ld]: likewise, of c or the leaky average */
-    void *dalpha;           /* [rows][ld]: sums over time, or NULL */
+    void *carry;            /* [rows][ld]: likewise, of c or of what goes on by itself */
+    void *dvectors;         /* [n][...][ld]: sums over time, or NULL */
+    size_t dvector_size;    /* elements from vector to vector of it */
+    void *reset_dh;         /* [rows][ld]: the gradient of r * h, GRU_RESET_BEFORE only */
     size_t ld;
     void *partial; /* [rows][FRNN_PARTIAL] */
 } frnn_step_back;
@@ -117,7 +138,8 @@ typedef struct frnn_step_back {
 /* out[r][p] = sum over gates of (sum over k of a[r][gate][k] * w[gate][p][k]). */
 typedef struct frnn_project_back {
     size_t rows, k, blocks, gates;
-    const void *a; /* [rows][gates * k] */
+    size_t last;   /* slot of a that the last gate reads; gate g reads slot g */
+    const void *a; /* [rows][slots * k] */
     ptrdiff_t a_row;
     const void *w; /* [gates][blocks][k][16] */
     void *out;     /* [rows][blocks * 16] */
@@ -147,6 +169,9 @@ typedef struct frnn_scan {
     const void *alpha; /* [channels], padded to blocks of 16 */
     void *h;           /* [channels], padded likewise: state in and out */
     int parallel_time;
+    const unsigned char *reset; /* or NULL: steps before which h is h0 once more */
+    size_t reset_step;
+    const void *h0;
 } frnn_scan;
 
 /* The same backwards: g = dy + carry, dx = (1 - alpha) * g, carry = alpha * g. */
@@ -164,7 +189,38 @@ typedef struct frnn_scan_back {
     void *carry;
     void *dalpha; /* += the sum over the steps */
     int parallel_time;
+    const unsigned char *reset; /* as of frnn_scan */
+    size_t reset_step;
+    const void *h0;
+    void *carry0; /* += what arrives at h0 by resets */
 } frnn_scan_back;
+
+/* y = alpha * y + (1 - alpha) * v for each channel, alpha given per step, over all steps of one
+ * row. channels >= 1; arrays are [steps, channels]. */
+typedef struct frnn_gated_scan {
+    size_t steps, channels;
+    const void *alpha, *v;
+    ptrdiff_t alpha_step, v_step;
+    void *y;
+    ptrdiff_t y_step;
+    void *state; /* [channels]: in and out */
+    int parallel_time;
+} frnn_gated_scan;
+
+/* The same backwards: g = dy + carry, dv = (1 - alpha) * g, dalpha = g * (y of the step before - v),
+ * carry = alpha * g. */
+typedef struct frnn_gated_scan_back {
+    size_t steps, channels;
+    const void *alpha, *v, *y;
+    ptrdiff_t alpha_step, v_step, y_step;
+    const void *dy; /* or NULL: zeros */
+    ptrdiff_t dy_step;
+    const void *state; /* [channels]: before the first step */
+    void *dalpha, *dv;
+    ptrdiff_t dalpha_step, dv_step;
+    void *carry; /* [channels]: in and out */
+    int parallel_time;
+} frnn_gated_scan_back;
 
 /* Training keeps the state of a leaky unit once in so many steps and computes it again between. */
 #define FRNN_SCAN_PIECE 64
@@ -174,19 +230,22 @@ typedef struct frnn_kernels {
     const char *isa;
     void (*project)(const frnn_project *project);
     void (*step[FRNN_CELL_COUNT])(const frnn_step *step);
+    void (*emit)(const frnn_emit *emit);
     void (*scan)(const frnn_scan *scan);
     void (*hidden[FRNN_CELL_COUNT])(const frnn_hidden *hidden);
     void (*step_back[FRNN_CELL_COUNT])(const frnn_step_back *step);
     void (*project_back)(const frnn_project_back *project);
     void (*outer)(const frnn_outer *outer);
     void (*scan_back)(const frnn_scan_back *scan);
+    void (*gated)(const frnn_gated_scan *scan);
+    void (*gated_back)(const frnn_gated_scan_back *scan);
     /* to[i] += from[i] */
     void (*add)(const void *from, void *to, size_t n);
     /* y[i] = f(x[i]); x may be y. The cells use the same code; tests and drivers come this way. */
     void (*exp)(const void *x, void *y, size_t n);
     void (*sigmoid)(const void *x, void *y, size_t n);
     void (*tanh)(const void *x, void *y, size_t n);
-    void (*activate)(frnn_activation activation, const void *x, void *y, size_t n);
+    void (*activate)(const frnn_function *function, const void *x, void *y, size_t n);
     /* Probes of the machine's limits, for benchmarks: floating-point operations in n rounds of
      * independent fused multiply-adds; bytes of a buffer, read into registers `repeats` times. */
     double (*fma_flops)(size_t n);
@@ -241,10 +300,33 @@ static inline size_t frnn_blocks(const frnn_config *net) {
     return (net->hidden_size - 1) / FRNN_BLOCK + 1;
 }
 
+/* Values of h and of one direction's output. */
+static inline size_t frnn_output_size(const frnn_config *net) {
+    return net->proj_size > 0 ? net->proj_size : net->hidden_size;
+}
+
 /* The input size of a layer. */
 static inline size_t frnn_layer_input(const frnn_config *net, size_t layer) {
-    return layer == 0 ? net->input_size : net->num_directions * net->hidden_size;
+    return layer == 0 ? net->input_size : net->num_directions * frnn_output_size(net);
 }
+
+/* Whether the fast kernels serve: those of the default activations, without limits. */
+int frnn_config_plain(const frnn_config *net);
+
+/* The arrays of frnn_weights, for what goes through them all. */
+enum {
+    FRNN_WEIGHT_IH,
+    FRNN_WEIGHT_HH,
+    FRNN_BIAS_IH,
+    FRNN_BIAS_HH,
+    FRNN_ALPHA,
+    FRNN_WEIGHT_HR,
+    FRNN_PEEPHOLE,
+    FRNN_WEIGHT_COUNT
+};
+
+/* Elements of such an array of a layer; 0 if the net has none. Sizes have been found to fit. */
+size_t frnn_weight_elements(const frnn_config *net, size_t layer, int which);
 
 /* FRNN_OK if memory is there, aligned, and `size` is at least `needed`. */
 frnn_status frnn_buffer_check(const void *memory, size_t size, size_t needed);
@@ -258,11 +340,22 @@ frnn_status frnn_buffer_check(const void *memory, size_t size, size_t needed);
 /* A part is one layer in one direction; parts are numbered layer * D + direction. */
 typedef struct frnn_part {
     size_t input_size, hidden_size, blocks, gates;
-    size_t width; /* units with their padding */
-    size_t ld;    /* elements from row to row of a state, see FRNN_STAGGER */
+    size_t slots;       /* of gates scratch */
+    size_t back_slots;  /* of dz */
+    size_t output_size; /* values of h: hidden_size, or those of a projection */
+    size_t output_blocks;
+    size_t vectors; /* that kernels read per unit: see frnn_step */
+    size_t sums;    /* of those, whose gradients are sums over steps: alpha, the peephole */
+    size_t width;   /* units with their padding */
+    size_t ld;      /* elements from row to row of c and of what the cell makes; see FRNN_STAGGER */
+    size_t h_ld;    /* the same of h */
+    int recurrent;  /* has a recurrent matrix */
+    int projected;  /* has a projection */
+    int reset_before; /* is GRU_RESET_BEFORE, whose recurrent matrix is packed in two */
     /* Bytes from the start of the packed weights. */
-    size_t w_ih, w_hh, bias, alpha;
-    /* Bytes from the start of the state: h is a ring of two steps [2][batch][ld], c [batch][ld]. */
+    size_t w_ih, w_hh, bias, vector, w_hr, zeros;
+    /* Bytes from the start of the state: h is a ring of two steps [2][batch][h_ld], c [batch][ld].
+     */
     size_t h, c;
 } frnn_part;
 
@@ -308,10 +401,11 @@ size_t frnn_gates_row(const frnn_part *part);
 
 /* Where a part's share of what training saves lies, in bytes from its start; all have one size. */
 typedef struct frnn_saved {
-    size_t h0, c0; /* [batch][ld]: the state before the first step */
+    size_t h0, c0; /* [batch][h_ld], [batch][ld]: the state before the first step */
     size_t gates;  /* [steps][batch][gates_row] */
     size_t c;      /* [steps][batch][ld]: c, or h where there is no c; of leaky units one step in
                       FRNN_SCAN_PIECE */
+    size_t h;      /* [steps][batch][h_ld]: with a projection */
     size_t size;
 } frnn_saved;
 
@@ -324,18 +418,64 @@ frnn_status frnn_header_check(const void *memory, uint32_t magic, const frnn_con
 /* Whether the weights of a part are those that its cell has. */
 frnn_status frnn_weights_check(const frnn_config *net, const frnn_weights *weights);
 
+/* The vectors of a part, [vectors][width] with zeros in the padding. */
+void frnn_pack_vectors(const frnn_part *part, size_t itemsize, const frnn_weights *w, void *to);
+
 /* Packing: begin takes the buffer, and end marks it as complete; until then it is refused. */
 frnn_status frnn_pack_begin(const frnn_config *net, void *packed, size_t packed_size);
 frnn_status frnn_pack_part(const frnn_config *net, size_t index, const frnn_weights *weights,
                            void *packed);
 void frnn_pack_end(const frnn_config *net, void *packed);
 
+/* ---- Ragged batches ------------------------------------------------------------------------ */
+
+/* Which rows take part in which visit: a part visits the steps of each row one by one, from the
+ * row's first step, or in reverse from its last. Rows are sorted so that those that are left at a
+ * visit are the first ones; what is kept of all visits lies packed, visit after visit. */
+typedef struct frnn_ragged {
+    size_t batch, visits;  /* visits: steps of the longest row */
+    const size_t *order;   /* [batch]: the caller's number of each row; the longest come first */
+    const size_t *length;  /* [batch]: steps of each row */
+    const size_t *offset;  /* [steps + 1]: rows of all visits before */
+    const size_t *lengths; /* of the caller: [batch] or NULL */
+    const unsigned char *reset; /* of the caller: [steps][batch] or NULL */
+} frnn_ragged;
+
+/* Bytes of memory that frnn_ragged_begin() takes; 0 on overflow. */
+int frnn_ragged_size(size_t steps, size_t batch, size_t *size);
+frnn_ragged frnn_ragged_begin(void *memory, size_t steps, size_t batch, const size_t *lengths,
+                              const unsigned char *reset);
+/* Whether lengths, if there are any, are at most `steps`. */
+int frnn_ragged_legal(const size_t *lengths, size_t steps, size_t batch);
+
+/* The rows of a visit. */
+static inline size_t frnn_ragged_rows(const frnn_ragged *ragged, size_t visit) {
+    return visit < ragged->visits ? ragged->offset[visit + 1] - ragged->offset[visit] : 0;
+}
+
+/* The step of a row's visit. */
+static inline size_t frnn_ragged_time(const frnn_ragged *ragged, size_t row, size_t visit,
+                                      int reverse) {
+    return reverse ? ragged->length[row] - 1 - visit : visit;
+}
+
+/* Whether a row starts anew before that visit, which is not its first. */
+int frnn_ragged_restarts(const frnn_ragged *ragged, size_t row, size_t visit, int reverse);
+int frnn_ragged_any_restart(const frnn_ragged *ragged, size_t visit, int reverse);
+
+/* Copies or sets rows of `bytes` bytes; from row to row as far as told. Rows of the caller are
+ * those that `order` names. */
+void frnn_ragged_sort(const frnn_ragged *ragged, const char *from, char *to, size_t bytes);
+void frnn_ragged_unsort(const frnn_ragged *ragged, const char *from, char *to, size_t bytes);
+
+/* ---- Running a part ------------------------------------------------------------------------- */
+
 /* One part over a stretch of time. */
 typedef struct frnn_part_run {
     const frnn_kernels *kernels;
     const frnn_part *part;
-    frnn_cell cell;
-    frnn_activation activation;
+    const frnn_config *net;
+    int plain;
     size_t itemsize;
     size_t steps, batch;
     int reverse; /* the direction that starts at the last step */
@@ -350,13 +490,15 @@ typedef struct frnn_part_run {
     int parallel_time;
     char *saved; /* of all parts, or NULL */
     const frnn_saved *layout;
-    size_t index; /* of the part */
-    size_t begin; /* of these steps in what is saved */
+    size_t index;              /* of the part */
+    size_t begin;              /* of these steps in what is saved */
+    const frnn_ragged *ragged; /* or NULL: every row does every step */
 } frnn_part_run;
 
-/* Bytes of scratch for a part; steps of the time chunk in which it projects its input. */
+/* Bytes of scratch for a part, with a ragged batch or without; steps of the time chunk in which it
+ * projects its input. */
 int frnn_part_scratch(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
-                      size_t *size);
+                      int ragged, size_t *size);
 size_t frnn_part_chunk(const frnn_part *part, size_t itemsize, size_t batch);
 
 void frnn_part_forward(const frnn_part_run *run); /* rnn.c: cells with gates */
@@ -367,14 +509,14 @@ typedef struct frnn_part_back {
     const frnn_kernels *kernels;
     const frnn_part *part;
     const frnn_saved *layout;
-    frnn_cell cell;
-    frnn_activation activation;
+    const frnn_config *net;
+    int plain;
     size_t itemsize;
     size_t steps, batch;
     int reverse;
-    const char *w_ih, *w_hh, *alpha; /* as the backward wants them */
-    const char *saved;               /* of this part */
-    const char *x;                   /* the input of layer 0 */
+    const char *w_ih, *w_hh, *w_hr, *vectors; /* as the backward wants them */
+    const char *saved;                        /* of this part */
+    const char *x;                            /* the input of layer 0 */
     ptrdiff_t x_step, x_row;
     const char *below[2]; /* above it: what the parts of the layer below saved, or NULL */
     const char *dy;       /* or NULL */
@@ -382,16 +524,17 @@ typedef struct frnn_part_back {
     size_t dy_begin;
     char *dx; /* or NULL */
     ptrdiff_t dx_step, dx_row;
-    int dx_add;                       /* dx holds the other direction's share */
-    char *dh, *carry, *dalpha;        /* of the adjoint */
-    double *total_bias, *total_alpha; /* [gates * hidden], [hidden]: likewise */
-    const frnn_gradients *gradients;  /* or NULL */
-    frnn_gradients sums;              /* of weights: the rows of one FRNN_SUPER_ROWS */
+    int dx_add;                         /* dx holds the other direction's share */
+    char *dh, *carry, *dvectors;        /* of the adjoint */
+    double *total_bias, *total_vectors; /* [back_slots * hidden], [sums * hidden]: likewise */
+    const frnn_gradients *gradients;    /* or NULL */
+    frnn_gradients sums;                /* of matrices: the rows of one FRNN_SUPER_ROWS */
     int accumulate;
     int parallel_time;
     uint64_t position; /* steps that went before, nearer the end of the sequence */
     int last;          /* no stretch follows */
     char *scratch;     /* frnn_part_back_scratch() bytes */
+    const frnn_ragged *ragged;
 } frnn_part_back;
 
 /* Sums over rows are chains of about FRNN_SUM_ROWS rows, added up to sums of about FRNN_SUPER_ROWS
@@ -406,7 +549,7 @@ void frnn_total_add(double *total, const void *sum, size_t n, size_t itemsize);
 void frnn_total_store(const frnn_part_back *run, const double *total, size_t n, void *to);
 
 int frnn_part_back_scratch(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
-                           size_t *size);
+                           int ragged, size_t *size);
 void frnn_part_backward(const frnn_part_back *run);  /* back.c: cells with gates */
 void frnn_part_scan_back(const frnn_part_back *run); /* scan.c: cells without */
 

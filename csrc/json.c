@@ -228,3 +228,64 @@ int frnn_json_bool(frnn_json *json, size_t *value) {
     }
     return refuse(json, "true or false is expected");
 }
+
+/* ---- Fractions in strings ----------------------------------------------------------------- */
+
+/* Like take, but not past spaces. */
+static int take_next(frnn_json *json, char c) {
+    if (json->at == json->end || *json->at != c)
+        return 0;
+    json->at++;
+    return 1;
+}
+
+/* The digits of the fraction, as the 52 low bits of a double; 0 if there are none. */
+static int take_fraction(frnn_json *json, uint64_t *fraction) {
+    size_t digits = 0;
+    *fraction = 0;
+    for (; json->at < json->end && digits < 13; json->at++, digits++) {
+        const unsigned digit = hex_digit(*json->at);
+        if (digit > 15 || (*json->at >= 'A' && *json->at <= 'F'))
+            break;
+        *fraction = *fraction << 4 | digit;
+    }
+    *fraction <<= 4 * (13 - digits);
+    return digits > 0;
+}
+
+int frnn_json_hex(frnn_json *json, double *number) {
+    static const char why[] = "a number like 0x1.8p+1 is expected";
+    uint64_t bits, sign = take_next(json, '-') ? (uint64_t)1 << 63 : 0;
+    size_t exponent;
+    if (!take_next(json, '0') || !take_next(json, 'x'))
+        return refuse(json, why);
+    const int normal = take_next(json, '1');
+    if ((!normal && !take_next(json, '0')) || !take_next(json, '.') ||
+        !take_fraction(json, &bits) || !take_next(json, 'p'))
+        return refuse(json, why);
+    const int small = take_next(json, '-');
+    if ((!small && !take_next(json, '+')) || !frnn_json_digits(json, &exponent))
+        return refuse(json, why);
+    /* Each double has one exponent. */
+    if (normal) {
+        if (small ? exponent == 0 || exponent > 1022 : exponent > 1023)
+            return refuse(json, why);
+        bits |= (uint64_t)(small ? 1023 - exponent : 1023 + exponent) << 52;
+    } else if (bits == 0 ? small || exponent != 0 : !small || exponent != 1022)
+        return refuse(json, why);
+    bits |= sign;
+    memcpy(number, &bits, sizeof *number);
+    return 1;
+}
+
+int frnn_json_parameters(frnn_json *json, double *numbers, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (!take_next(json, i == 0 ? '(' : ','))
+            return refuse(json, "'(' or ',' is expected");
+        if (i > 0)
+            skip_space(json);
+        if (!frnn_json_hex(json, &numbers[i]))
+            return 0;
+    }
+    return count == 0 || take_next(json, ')') || refuse(json, "')' is expected");
+}

@@ -2,7 +2,7 @@
  *
  * A reader for the JSON of model files: it moves over bytes that nobody has checked, never past
  * their end, stores nothing and does not recurse. It knows objects, strings, lists of whole
- * numbers, true and false; whoever calls it says what must come next.
+ * numbers, true and false, and fractions inside strings; whoever calls it says what must come next.
  */
 #ifndef FRNN_JSON_H
 #define FRNN_JSON_H
@@ -51,5 +51,13 @@ int frnn_json_numbers(frnn_json *json, size_t *numbers, size_t room, size_t *cou
 
 /* true as 1, false as 0. */
 int frnn_json_bool(frnn_json *json, size_t *value);
+
+/* JSON's own fractions would be rounded on their way through decimals; these are strings. A double
+ * as Python's float.hex() writes it, exactly: 0x1. and 1 to 13 digits, p and the exponent with its
+ * sign; likewise 0x0.0p+0, and 0x0. with p-1022. No space before it; not infinite, not a NaN. */
+int frnn_json_hex(frnn_json *json, double *number);
+
+/* So many of them in parentheses, "(0x1.8p+1, 0x0.0p+0)"; for a count of 0 nothing. */
+int frnn_json_parameters(frnn_json *json, double *numbers, size_t count);
 
 #endif

@@ -1,186 +1,54 @@
 /* SPDX-License-Identifier: MIT
  *
- * Model files: the net that the metadata of a safetensors file describes, and which of its tensors
- * is which id. A part is one layer in one direction.
+ * Model files: which tensor of a safetensors file is which weight of the net that its metadata
+ * describes. A part is one layer in one direction.
  */
+#include "architecture.h"
 #include "internal.h"
-#include "safetensors.h"
-
-/* ---- The architecture --------------------------------------------------------------------- */
-
-enum { ARCHITECTURE_ROOM = 1024 }; /* characters of JSON, escapes resolved */
-
-enum key {
-    KEY_FORMAT,
-    KEY_CELL,
-    KEY_ACTIVATION,
-    KEY_INPUT_SIZE,
-    KEY_HIDDEN_SIZE,
-    KEY_NUM_LAYERS,
-    KEY_BIDIRECTIONAL,
-    KEY_BIAS,
-    KEY_BATCH_FIRST,
-    KEY_COUNT
-};
-
-static const struct {
-    const char *name;
-    enum { NUMBER, BOOL, CELL, ACTIVATION } type;
-    int required;
-    size_t fallback;
-} keys[KEY_COUNT] = {
-    [KEY_FORMAT] = {"format", NUMBER, 1, 0},
-    [KEY_CELL] = {"cell", CELL, 1, 0},
-    [KEY_ACTIVATION] = {"activation", ACTIVATION, 0, FRNN_TANH},
-    [KEY_INPUT_SIZE] = {"input_size", NUMBER, 1, 0},
-    [KEY_HIDDEN_SIZE] = {"hidden_size", NUMBER, 1, 0},
-    [KEY_NUM_LAYERS] = {"num_layers", NUMBER, 0, 1},
-    [KEY_BIDIRECTIONAL] = {"bidirectional", BOOL, 0, 0},
-    [KEY_BIAS] = {"bias", BOOL, 0, 1},
-    [KEY_BATCH_FIRST] = {"batch_first", BOOL, 0, 0},
-};
-
-static const char *const activations[FRNN_ACTIVATION_COUNT] = {
-    [FRNN_TANH] = "tanh",
-    [FRNN_RELU] = "relu",
-    [FRNN_IDENTITY] = "identity",
-};
-
-/* The enumerator of a cell or an activation, or their number if there is none of that name. */
-static size_t cell_named(frnn_span name) {
-    size_t cell = 0;
-    while (cell < FRNN_CELL_COUNT && !frnn_span_is(name, frnn_cell_get((frnn_cell)cell)->name))
-        cell++;
-    return cell;
-}
-
-static size_t activation_named(frnn_span name) {
-    size_t activation = 0;
-    while (activation < FRNN_ACTIVATION_COUNT && !frnn_span_is(name, activations[activation]))
-        activation++;
-    return activation;
-}
-
-/* Reads the value of a key; names become enumerators, truth 0 or 1. */
-static frnn_status read_value(char *message, frnn_json *json, enum key key, size_t *value) {
-    frnn_span name;
-    switch (keys[key].type) {
-    case NUMBER:
-        frnn_json_number(json, value);
-        break;
-    case BOOL:
-        frnn_json_bool(json, value);
-        break;
-    case CELL:
-        if (frnn_json_string(json, &name, 0) && (*value = cell_named(name)) == FRNN_CELL_COUNT)
-            return frnn_refuse(message, "fastrnn metadata: 'cell' is %q, which is not known", name);
-        break;
-    case ACTIVATION:
-        if (frnn_json_string(json, &name, 0) &&
-            (*value = activation_named(name)) == FRNN_ACTIVATION_COUNT)
-            return frnn_refuse(message,
-                               "fastrnn metadata: 'activation' is %q, expected "
-                               "'tanh', 'relu' or 'identity'",
-                               name);
-    }
-    if (json->why != NULL)
-        return frnn_refuse(message, "fastrnn metadata: '%s': %s at byte %z", keys[key].name,
-                           json->why, (size_t)(json->at - json->begin));
-    return FRNN_OK;
-}
-
-/* The values of all keys, from the JSON of the architecture. */
-static frnn_status read_values(char *message, frnn_json json, size_t *values) {
-    frnn_span name;
-    unsigned seen = 0;
-    frnn_json_open(&json);
-    while (json.why == NULL && frnn_json_key(&json, &name)) {
-        unsigned key = 0;
-        while (key < KEY_COUNT && !frnn_span_is(name, keys[key].name))
-            key++;
-        if (key == KEY_COUNT)
-            return frnn_refuse(message, "fastrnn metadata: the key %q is not known", name);
-        if ((seen >> key & 1) != 0)
-            return frnn_refuse(message, "fastrnn metadata: the key %q appears twice", name);
-        seen |= 1u << key;
-        if (read_value(message, &json, (enum key)key, &values[key]) != FRNN_OK)
-            return FRNN_E_FILE;
-    }
-    if (json.why == NULL)
-        frnn_json_end(&json);
-    if (json.why != NULL)
-        return frnn_refuse(message, "fastrnn metadata, byte %z: %s", (size_t)(json.at - json.begin),
-                           json.why);
-    for (unsigned key = 0; key < KEY_COUNT; key++) {
-        if ((seen >> key & 1) == 0 && keys[key].required)
-            return frnn_refuse(message, "fastrnn metadata: the key '%s' is missing",
-                               keys[key].name);
-        if ((seen >> key & 1) == 0)
-            values[key] = keys[key].fallback;
-    }
-    return FRNN_OK;
-}
-
-/* Fills in config, bias and batch_first; config.dtype must be there. */
-static frnn_status read_architecture(frnn_model *model, frnn_span architecture) {
-    char text[ARCHITECTURE_ROOM];
-    size_t size, values[KEY_COUNT];
-    frnn_config *net = &model->config;
-    if (architecture.at == NULL)
-        return frnn_refuse(model->message, "the file has no metadata key 'fastrnn'");
-    if (!frnn_json_unescape(architecture, text, sizeof text, &size))
-        return frnn_refuse(model->message, "fastrnn metadata: more than %z characters",
-                           sizeof text);
-    if (read_values(model->message, frnn_json_begin(text, size), values) != FRNN_OK)
-        return FRNN_E_FILE;
-    if (values[KEY_FORMAT] != 1)
-        return frnn_refuse(model->message, "fastrnn metadata: 'format' is %z, expected 1",
-                           values[KEY_FORMAT]);
-    net->struct_size = sizeof *net;
-    net->cell = (frnn_cell)values[KEY_CELL];
-    net->activation = (frnn_activation)values[KEY_ACTIVATION];
-    net->input_size = values[KEY_INPUT_SIZE];
-    net->hidden_size = values[KEY_HIDDEN_SIZE];
-    net->num_layers = values[KEY_NUM_LAYERS];
-    net->num_directions = values[KEY_BIDIRECTIONAL] ? 2 : 1;
-    model->bias = values[KEY_BIAS] && frnn_cell_get(net->cell)->gates > 0;
-    model->batch_first = (int)values[KEY_BATCH_FIRST];
-    if (frnn_config_check(net) != FRNN_OK)
-        return frnn_refuse(model->message,
-                           "fastrnn metadata: no net has 'cell' %s, 'activation' %s, 'input_size' "
-                           "%z, 'hidden_size' %z, 'num_layers' %z, 'bidirectional' %s",
-                           frnn_cell_get(net->cell)->name, activations[net->activation],
-                           net->input_size, net->hidden_size, net->num_layers,
-                           net->num_directions == 2 ? "true" : "false");
-    return FRNN_OK;
-}
 
 /* ---- Which tensor is which weight --------------------------------------------------------- */
 
-typedef enum role { WEIGHT_IH, WEIGHT_HH, BIAS_IH, BIAS_HH, ALPHA, ROLE_COUNT } role;
-
-/* Followed by the number of the layer and, in the second direction, by _reverse. */
-static const char *const stems[ROLE_COUNT] = {"weight_ih_l", "weight_hh_l", "bias_ih_l",
-                                              "bias_hh_l", "alpha_l"};
+/* Numbered as in frnn_weights; followed by the number of the layer and, in the second direction, by
+ * _reverse. */
+static const char *const stems[FRNN_WEIGHT_COUNT] = {
+    [FRNN_WEIGHT_IH] = "weight_ih_l", [FRNN_WEIGHT_HH] = "weight_hh_l",
+    [FRNN_BIAS_IH] = "bias_ih_l",     [FRNN_BIAS_HH] = "bias_hh_l",
+    [FRNN_ALPHA] = "alpha_l",         [FRNN_WEIGHT_HR] = "weight_hr_l",
+    [FRNN_PEEPHOLE] = "peephole_l"};
 
 /* A weight of the net: the pointer number `role` in the frnn_weights of one part. */
 typedef struct weight_id {
-    role role;
+    int role;
     size_t layer, direction;
 } weight_id;
 
-static int has_role(const frnn_model *model, role r) {
-    const frnn_cell_info *cell = frnn_cell_get(model->config.cell);
-    if (r == ALPHA)
+static int has_role(const frnn_model *model, int role) {
+    const frnn_config *net = &model->config;
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    const int gated = cell->gates > 0, recurrent = gated && net->cell != FRNN_CELL_MINGRU;
+    switch (role) {
+    case FRNN_WEIGHT_IH:
+        return gated;
+    case FRNN_WEIGHT_HH:
+        return recurrent;
+    case FRNN_BIAS_IH:
+        return gated && model->bias;
+    case FRNN_BIAS_HH:
+        return recurrent && model->bias;
+    case FRNN_ALPHA:
         return cell->alpha;
-    return cell->gates > 0 && (r < BIAS_IH || model->bias);
+    case FRNN_WEIGHT_HR:
+        return net->proj_size > 0;
+    default:
+        return net->peephole;
+    }
 }
 
 /* The weights of each part are numbered in the order of the roles that it has. */
-static size_t count_roles(const frnn_model *model, role end) {
+static size_t count_roles(const frnn_model *model, int end) {
     size_t count = 0;
-    for (role r = 0; r < end; r++)
-        count += has_role(model, r) != 0;
+    for (int role = 0; role < end; role++)
+        count += has_role(model, role) != 0;
     return count;
 }
 
@@ -189,20 +57,20 @@ static int weight_named(const frnn_model *model, frnn_span name, weight_id *id) 
     const frnn_config *net = &model->config;
     id->layer = id->direction = 0;
     if (frnn_cell_get(net->cell)->gates == 0) {
-        id->role = ALPHA;
+        id->role = FRNN_ALPHA;
         return frnn_span_is(name, "alpha");
     }
-    for (role r = 0; r < ROLE_COUNT; r++) {
+    for (int role = 0; role < FRNN_WEIGHT_COUNT; role++) {
         size_t stem = 0;
-        while (stem < name.size && stems[r][stem] != '\0' && name.at[stem] == stems[r][stem])
+        while (stem < name.size && stems[role][stem] != '\0' && name.at[stem] == stems[role][stem])
             stem++;
-        if (stems[r][stem] != '\0' || !has_role(model, r))
+        if (stems[role][stem] != '\0' || !has_role(model, role))
             continue;
         frnn_json rest = frnn_json_begin(name.at + stem, name.size - stem);
         if (!frnn_json_digits(&rest, &id->layer))
             return 0;
         frnn_span suffix = {rest.at, (size_t)(rest.end - rest.at)};
-        id->role = r;
+        id->role = role;
         id->direction = suffix.size > 0;
         return (suffix.size == 0 || frnn_span_is(suffix, "_reverse")) &&
                id->layer < net->num_layers && id->direction < net->num_directions;
@@ -212,21 +80,34 @@ static int weight_named(const frnn_model *model, frnn_span name, weight_id *id) 
 
 /* The shape that a weight must have: its rank, or 0 if it does not fit in size_t. */
 static size_t weight_shape(const frnn_config *net, const weight_id *id, size_t *shape) {
-    shape[0] = net->hidden_size;
-    if (id->role == ALPHA)
-        return 1;
-    if (!frnn_mul(&shape[0], frnn_cell_get(net->cell)->gates))
-        return 0;
-    shape[1] = net->hidden_size;
-    if (id->role == WEIGHT_HH)
-        return 2;
-    if (id->role != WEIGHT_IH)
-        return 1;
+    const size_t output = frnn_output_size(net);
+    size_t rows = frnn_cell_get(net->cell)->gates, input = net->num_directions;
+    if (id->role == FRNN_PEEPHOLE)
+        rows--; /* all but the candidate's */
     if (id->layer == 0)
-        shape[1] = net->input_size;
-    else if (!frnn_mul(&shape[1], net->num_directions))
+        input = net->input_size;
+    else if (!frnn_mul(&input, output))
         return 0;
-    return 2;
+    if (!frnn_mul(&rows, net->hidden_size))
+        return 0;
+    shape[0] = rows;
+    switch (id->role) {
+    case FRNN_WEIGHT_IH:
+        shape[1] = input;
+        return 2;
+    case FRNN_WEIGHT_HH:
+        shape[1] = output;
+        return 2;
+    case FRNN_ALPHA:
+        shape[0] = net->hidden_size;
+        return 1;
+    case FRNN_WEIGHT_HR:
+        shape[0] = output;
+        shape[1] = net->hidden_size;
+        return 2;
+    default:
+        return 1;
+    }
 }
 
 static const char *const dtypes[FRNN_DTYPE_COUNT] = {[FRNN_F32] = "F32", [FRNN_F64] = "F64"};
@@ -259,8 +140,8 @@ static frnn_status check_tensor(const frnn_model *model, char *message, const fr
                            name, frnn_tensor_dtype(tensor), dtypes[net->dtype]);
     size_t rank = weight_shape(net, id, shape);
     if (rank == 0)
-        return frnn_refuse(message, "tensor %q: 'hidden_size' %z is too large", name,
-                           net->hidden_size);
+        return frnn_refuse(message, "tensor %q: 'hidden_size' %z or 'proj_size' %z is too large",
+                           name, net->hidden_size, net->proj_size);
     if (tensor->rank != rank || memcmp(tensor->shape, shape, rank * sizeof *shape) != 0)
         return frnn_refuse(message, "tensor %q has shape %v, expected %v", name, tensor->shape,
                            tensor->rank, shape, rank);
@@ -292,7 +173,7 @@ static frnn_status check_alpha(frnn_model *model, const frnn_tensor *tensor) {
 static frnn_status check_weights(frnn_model *model) {
     const frnn_config *net = &model->config;
     unsigned char found[FRNN_MODEL_MAX_TENSORS / 8 + 1] = {0};
-    size_t per_part = count_roles(model, ROLE_COUNT), first = 0;
+    size_t per_part = count_roles(model, FRNN_WEIGHT_COUNT), first = 0;
     frnn_walk walk;
     frnn_tensor tensor;
     weight_id id;
@@ -301,7 +182,7 @@ static frnn_status check_weights(frnn_model *model) {
     while (frnn_walk_next(&walk, &tensor) > 0) {
         if (check_tensor(model, model->message, &tensor, &id) != FRNN_OK)
             return FRNN_E_FILE;
-        if (id.role == ALPHA && check_alpha(model, &tensor) != FRNN_OK)
+        if (id.role == FRNN_ALPHA && check_alpha(model, &tensor) != FRNN_OK)
             return FRNN_E_FILE;
         if (id.layer > FRNN_MODEL_MAX_TENSORS)
             continue;
@@ -372,7 +253,7 @@ frnn_status frnn_model_open(frnn_model *model, const void *bytes, size_t size) {
     frnn_status status = open_tensors(model, bytes, size, &architecture);
     if (status != FRNN_OK)
         return status;
-    if (read_dtype(model) != FRNN_OK || read_architecture(model, architecture) != FRNN_OK ||
+    if (read_dtype(model) != FRNN_OK || frnn_architecture_read(model, architecture) != FRNN_OK ||
         check_weights(model) != FRNN_OK)
         return close_refused(model);
     return FRNN_OK;
@@ -393,18 +274,22 @@ frnn_status frnn_model_tensor(const frnn_model *model, size_t index, frnn_tensor
     return FRNN_OK;
 }
 
-static const void **weight_pointer(frnn_weights *weights, role r) {
-    switch (r) {
-    case WEIGHT_IH:
+static const void **weight_pointer(frnn_weights *weights, int role) {
+    switch (role) {
+    case FRNN_WEIGHT_IH:
         return &weights->weight_ih;
-    case WEIGHT_HH:
+    case FRNN_WEIGHT_HH:
         return &weights->weight_hh;
-    case BIAS_IH:
+    case FRNN_BIAS_IH:
         return &weights->bias_ih;
-    case BIAS_HH:
+    case FRNN_BIAS_HH:
         return &weights->bias_hh;
-    default:
+    case FRNN_ALPHA:
         return &weights->alpha;
+    case FRNN_WEIGHT_HR:
+        return &weights->weight_hr;
+    default:
+        return &weights->peephole;
     }
 }
 
@@ -422,8 +307,8 @@ static frnn_status find_weights(const frnn_model *model, size_t index, frnn_weig
         if (id.layer * model->config.num_directions + id.direction == index)
             *weight_pointer(weights, id.role) = tensor.data;
     }
-    for (role r = 0; r < ROLE_COUNT; r++) {
-        if (has_role(model, r) && *weight_pointer(weights, r) == NULL)
+    for (int role = 0; role < FRNN_WEIGHT_COUNT; role++) {
+        if (has_role(model, role) && *weight_pointer(weights, role) == NULL)
             return FRNN_E_FILE;
     }
     return FRNN_OK;

@@ -22,15 +22,14 @@
 DEFINE_TURN_TILE(turn_tile_4, uint32_t)
 DEFINE_TURN_TILE(turn_tile_8, uint64_t)
 
-/* to[block][k][gate][16] from from[gate * hidden + unit][k], zeros in the padding. */
-static void pack_matrix(const frnn_part *part, size_t itemsize, const char *from, size_t k_size,
+/* to[block][k][gate][16] from from[gate * units + unit][k], zeros in the padding. */
+static void pack_matrix(size_t gates, size_t size, size_t itemsize, const char *from, size_t k_size,
                         char *to) {
-    const size_t hidden = part->hidden_size, row = k_size * itemsize;
-    const size_t step = part->gates * FRNN_BLOCK; /* elements from k to k */
-    for (size_t block = 0; block < part->blocks; block++)
-        for (size_t gate = 0; gate < part->gates; gate++) {
-            const size_t unit = block * FRNN_BLOCK, units = frnn_min(hidden - unit, FRNN_BLOCK);
-            const char *rows = from + (gate * hidden + unit) * row;
+    const size_t row = k_size * itemsize, step = gates * FRNN_BLOCK; /* elements from k to k */
+    for (size_t block = 0; block * FRNN_BLOCK < size; block++)
+        for (size_t gate = 0; gate < gates; gate++) {
+            const size_t unit = block * FRNN_BLOCK, units = frnn_min(size - unit, FRNN_BLOCK);
+            const char *rows = from + (gate * size + unit) * row;
             char *panel = to + (block * k_size * step + gate * FRNN_BLOCK) * itemsize;
             for (size_t k = 0; k < k_size; k += FRNN_BLOCK) {
                 const size_t columns = frnn_min(k_size - k, FRNN_BLOCK);
@@ -38,6 +37,17 @@ static void pack_matrix(const frnn_part *part, size_t itemsize, const char *from
                     rows + k * itemsize, row, units, columns, panel + k * step * itemsize, step);
             }
         }
+}
+
+/* The recurrent matrix: in two, if the last gate is multiplied on its own. */
+static void pack_recurrent(const frnn_part *part, size_t itemsize, const char *from, char *to) {
+    const size_t together = part->reset_before ? part->gates - 1 : part->gates;
+    const size_t k_size = part->output_size;
+    pack_matrix(together, part->hidden_size, itemsize, from, k_size, to);
+    if (together < part->gates)
+        pack_matrix(1, part->hidden_size, itemsize,
+                    from + together * part->hidden_size * k_size * itemsize, k_size,
+                    to + together * part->width * k_size * itemsize);
 }
 
 static double element(frnn_dtype dtype, const void *array, size_t i) {
@@ -52,18 +62,20 @@ static double element(frnn_dtype dtype, const void *array, size_t i) {
 }
 
 /* The sum of both biases, in the net's dtype. A sum of two floats in double rounds once more when
- * stored, which is the correctly rounded sum: double has more than twice the digits. */
+ * stored, which is the correctly rounded sum: double has more than twice the digits. Of a last gate
+ * whose two parts are not just added, that of the input part alone. */
 static void pack_bias(const frnn_part *part, frnn_dtype dtype, const frnn_weights *w, char *to) {
     for (size_t block = 0; block < part->blocks; block++)
         for (size_t gate = 0; gate < part->gates; gate++)
             for (size_t i = 0; i < FRNN_BLOCK; i++) {
                 const size_t unit = block * FRNN_BLOCK + i;
+                const int apart = part->back_slots > part->gates && gate == part->gates - 1;
                 double sum = 0;
                 if (unit < part->hidden_size) {
                     const size_t at = gate * part->hidden_size + unit;
                     if (w->bias_ih != NULL)
                         sum += element(dtype, w->bias_ih, at);
-                    if (w->bias_hh != NULL)
+                    if (w->bias_hh != NULL && !apart)
                         sum += element(dtype, w->bias_hh, at);
                 }
                 const float single = (float)sum;
@@ -75,17 +87,29 @@ static void pack_bias(const frnn_part *part, frnn_dtype dtype, const frnn_weight
             }
 }
 
+void frnn_pack_vectors(const frnn_part *part, size_t itemsize, const frnn_weights *w, void *to) {
+    const size_t hidden = part->hidden_size * itemsize;
+    const char *from = w->alpha != NULL ? w->alpha : w->peephole;
+    memset(to, 0, part->vectors * part->width * itemsize);
+    if (part->back_slots > part->gates) { /* the recurrent bias of the last gate */
+        from = w->bias_hh;
+        if (from != NULL)
+            from += (part->gates - 1) * hidden;
+    }
+    for (size_t i = 0; i < part->vectors && from != NULL; i++)
+        memcpy((char *)to + i * part->width * itemsize, from + i * hidden, hidden);
+}
+
 frnn_status frnn_weights_check(const frnn_config *net, const frnn_weights *w) {
-    const frnn_cell_info *cell = frnn_cell_get(net->cell);
-    if (cell->gates > 0 && (w->weight_ih == NULL || w->weight_hh == NULL))
+    const frnn_part part = frnn_part_shape(net, 0);
+    const int alpha = frnn_cell_get(net->cell)->alpha;
+    if ((part.gates > 0 && w->weight_ih == NULL) || part.recurrent != (w->weight_hh != NULL) ||
+        part.projected != (w->weight_hr != NULL) || (net->peephole != 0) != (w->peephole != NULL) ||
+        (alpha != 0) != (w->alpha != NULL) || (!part.recurrent && w->bias_hh != NULL))
         return FRNN_E_ARG;
-    if (!cell->alpha)
-        return w->alpha == NULL ? FRNN_OK : FRNN_E_ARG;
-    if (w->alpha == NULL)
-        return FRNN_E_ARG;
-    for (size_t i = 0; i < net->hidden_size; i++) {
-        const double alpha = element(net->dtype, w->alpha, i);
-        if (!(alpha >= 0 && alpha <= 1)) /* NaN too */
+    for (size_t i = 0; alpha && i < net->hidden_size; i++) {
+        const double value = element(net->dtype, w->alpha, i);
+        if (!(value >= 0 && value <= 1)) /* NaN too */
             return FRNN_E_ARG;
     }
     return FRNN_OK;
@@ -110,14 +134,18 @@ frnn_status frnn_pack_part(const frnn_config *net, size_t index, const frnn_weig
     const frnn_part part = frnn_part_get(net, 0, index);
     char *base = packed;
     if (part.gates > 0) {
-        pack_matrix(&part, itemsize, w->weight_ih, part.input_size, base + part.w_ih);
-        pack_matrix(&part, itemsize, w->weight_hh, part.hidden_size, base + part.w_hh);
+        pack_matrix(part.gates, part.hidden_size, itemsize, w->weight_ih, part.input_size,
+                    base + part.w_ih);
         pack_bias(&part, net->dtype, w, base + part.bias);
     }
-    if (w->alpha != NULL) {
-        memset(base + part.alpha, 0, part.width * itemsize);
-        memcpy(base + part.alpha, w->alpha, net->hidden_size * itemsize);
+    if (part.recurrent)
+        pack_recurrent(&part, itemsize, w->weight_hh, base + part.w_hh);
+    if (part.projected) {
+        pack_matrix(1, part.output_size, itemsize, w->weight_hr, part.hidden_size,
+                    base + part.w_hr);
+        memset(base + part.zeros, 0, part.output_blocks * FRNN_BLOCK * itemsize);
     }
+    frnn_pack_vectors(&part, itemsize, w, base + part.vector);
     return FRNN_OK;
 }
 

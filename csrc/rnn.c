@@ -16,7 +16,7 @@
 #define FOLD_ROWS   6
 
 size_t frnn_gates_row(const frnn_part *part) {
-    return part->gates * part->width + FRNN_STAGGER;
+    return part->slots * part->width + FRNN_STAGGER;
 }
 
 /* Rows of gates that are held at a time when there are that many. */
@@ -30,18 +30,51 @@ size_t frnn_part_chunk(const frnn_part *part, size_t itemsize, size_t batch) {
     return batch == 0 ? 1 : frnn_max(chunk_rows(part, itemsize) / batch, 1);
 }
 
-/* Scratch of a part: gates [rows][blocks][gates][16], then sums [rows][FRNN_PARTIAL]. */
-int frnn_part_scratch(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
-                      size_t *size) {
-    *size = 0;
-    if (part->gates == 0)
-        return 1;
+/* The arrays of scratch: bytes from its start. */
+typedef struct workspace {
+    size_t gates;   /* [rows][blocks][slots][16] */
+    size_t partial; /* [rows][FRNN_PARTIAL] */
+    size_t inner;   /* [batch][ld]: what is projected, or r * h */
+    /* Of ragged batches, sorted: */
+    size_t x;              /* [rows][input_size] */
+    size_t y;              /* [batch][output_size] */
+    size_t h, c;           /* [2][batch][h_ld], [batch][ld]: the state */
+    size_t h0, c0;         /* before the first step */
+    size_t h_prev, c_prev; /* with rows that start anew */
+    size_t size;
+} workspace;
+
+static int lay_out(const frnn_part *part, size_t itemsize, size_t steps, size_t batch, int ragged,
+                   workspace *w) {
     size_t rows = steps;
+    const size_t inner = part->projected || part->reset_before ? batch : 0;
+    const size_t some = ragged ? batch : 0;
+    w->size = 0;
     if (!frnn_mul(&rows, batch))
         return 0;
     rows = frnn_min(rows, frnn_max(chunk_rows(part, itemsize), batch));
-    *size = frnn_gates_row(part) + FRNN_PARTIAL;
-    return frnn_mul(size, itemsize) && frnn_mul(size, rows) && *size <= PTRDIFF_MAX;
+    return frnn_append(&w->size, &w->gates, rows, frnn_gates_row(part), 1, itemsize) &&
+           frnn_append(&w->size, &w->partial, rows, FRNN_PARTIAL, 1, itemsize) &&
+           frnn_append(&w->size, &w->inner, inner, part->ld, 1, itemsize) &&
+           frnn_append(&w->size, &w->x, ragged ? rows : 0, part->input_size, 1, itemsize) &&
+           frnn_append(&w->size, &w->y, some, part->output_size, 1, itemsize) &&
+           frnn_append(&w->size, &w->h, 2, some, part->h_ld, itemsize) &&
+           frnn_append(&w->size, &w->c, some, part->ld, 1, itemsize) &&
+           frnn_append(&w->size, &w->h0, some, part->h_ld, 1, itemsize) &&
+           frnn_append(&w->size, &w->c0, some, part->ld, 1, itemsize) &&
+           frnn_append(&w->size, &w->h_prev, some, part->h_ld, 1, itemsize) &&
+           frnn_append(&w->size, &w->c_prev, some, part->ld, 1, itemsize);
+}
+
+int frnn_part_scratch(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
+                      int ragged, size_t *size) {
+    workspace w = {0};
+    if (part->gates == 0) /* the initial state of a row */
+        w.size = ragged ? part->ld * itemsize : 0;
+    else if (!lay_out(part, itemsize, steps, batch, ragged, &w))
+        return 0;
+    *size = w.size;
+    return 1;
 }
 
 /* The input part of the gates for steps [begin, begin + steps): gates[t - begin][b]. Rows of x
@@ -56,6 +89,7 @@ static void project_chunk(const frnn_part_run *run, size_t begin, size_t steps, 
         .k = part->input_size,
         .blocks = part->blocks,
         .gates = part->gates,
+        .apart = part->slots > part->gates,
         .w = run->packed + part->w_ih,
         .bias = run->packed + part->bias,
         .partial = partial,
@@ -73,85 +107,310 @@ static void project_chunk(const frnn_part_run *run, size_t begin, size_t steps, 
     }
 }
 
-/* The state before the first step, to what training saves. */
-static void keep_begin(const frnn_part_run *run, const char *h, const char *c, char *saved) {
-    const size_t bytes = run->batch * run->part->ld * run->itemsize;
-    memcpy(saved + run->layout->h0, h, bytes);
-    if (c != NULL)
-        memcpy(saved + run->layout->c0, c, bytes);
+/* What training saves of the part. */
+static char *saved_part(const frnn_part_run *run) {
+    return run->saved + FRNN_HEADER_SIZE + run->index * run->layout->size;
 }
 
-void frnn_part_forward(const frnn_part_run *run) {
+/* The state before the first step, to what training saves. */
+static void keep_begin(const frnn_part_run *run, const char *h, const char *c) {
+    const size_t rows = run->batch * run->itemsize;
+    memcpy(saved_part(run) + run->layout->h0, h, rows * run->part->h_ld);
+    if (c != NULL)
+        memcpy(saved_part(run) + run->layout->c0, c, rows * run->part->ld);
+}
+
+/* What does not change from step to step of a part. */
+typedef struct time_loop {
+    const frnn_part_run *run;
+    workspace w;
+    frnn_step step;
+    size_t h_bytes, c_bytes, gates_bytes; /* of a row */
+    int fold;                             /* inputs are multiplied within the step */
+    char *h, *c;                          /* the ring of the state, and c or NULL */
+    char *kept_h, *kept_c; /* the arrays that training keeps of every step instead; or NULL */
+} time_loop;
+
+/* `h` and `c` are the state to work on. */
+static time_loop loop_begin(const frnn_part_run *run, const workspace *w, char *h, char *c) {
     const frnn_part *part = run->part;
-    const frnn_cell_info *cell = frnn_cell_get(run->cell);
-    const size_t itemsize = run->itemsize, batch = run->batch;
-    const size_t chunk = frnn_part_chunk(part, itemsize, batch);
-    const size_t gates_bytes = batch * frnn_gates_row(part) * itemsize; /* of a step */
-    const size_t state_bytes = batch * part->ld * itemsize;
-    const int fold = part->input_size <= FOLD_INPUTS && batch <= FOLD_ROWS;
-    char *const h = run->state + part->h, *const c = cell->memory ? run->state + part->c : NULL;
-    char *const saved =
-        run->saved == NULL ? NULL : run->saved + FRNN_HEADER_SIZE + run->index * run->layout->size;
-    /* the arrays that training keeps of every step instead of the state's own */
-    char *const saved_c = saved != NULL && cell->history ? saved + run->layout->c : NULL;
-    char *const partial =
-        run->scratch + (saved != NULL ? 0 : frnn_min(run->steps, chunk) * gates_bytes);
-    frnn_step step = {
-        .row_end = batch,
-        .block_end = part->blocks,
-        .hidden_size = part->hidden_size,
-        .activation = run->activation,
-        .w_hh = run->packed + part->w_hh,
-        .alpha = cell->alpha ? run->packed + part->alpha : NULL,
-        .h_prev = h + run->position % 2 * state_bytes,
-        .c_prev = c,
+    const size_t itemsize = run->itemsize;
+    const int history = frnn_cell_get(run->net->cell)->history;
+    time_loop l = {
+        .run = run,
+        .w = *w,
+        .h_bytes = part->h_ld * itemsize,
+        .c_bytes = part->ld * itemsize,
+        .gates_bytes = frnn_gates_row(part) * itemsize,
+        .fold = part->input_size <= FOLD_INPUTS && run->batch <= FOLD_ROWS,
+        .h = h,
         .c = c,
-        .ld = part->ld,
-        .save = saved != NULL,
-        .x_row = run->x_row,
-        .input_size = part->input_size,
-        .w_ih = run->packed + part->w_ih,
-        .bias = run->packed + part->bias,
-        .partial = partial,
-        .gates_row = frnn_gates_row(part),
-        .y_row = run->y_row,
+        .step =
+            {
+                .row_end = run->batch,
+                .block_end = part->blocks,
+                .hidden_size = part->hidden_size,
+                .net = run->net,
+                .plain = run->plain,
+                .recurrent_size = part->output_size,
+                .w_hh = part->recurrent ? run->packed + part->w_hh : NULL,
+                .vectors = part->vectors > 0 ? run->packed + part->vector : NULL,
+                .h_prev_row = part->h_ld,
+                .reset_h = part->reset_before ? run->scratch + w->inner : NULL,
+                .c_prev = c,
+                .c = c,
+                .ld = part->ld,
+                .save = run->saved != NULL,
+                .x_row = run->x_row,
+                .input_size = part->input_size,
+                .w_ih = run->packed + part->w_ih,
+                .bias = run->packed + part->bias,
+                .partial = run->scratch + w->partial,
+                .gates_row = frnn_gates_row(part),
+                .y_row = run->y_row,
+            },
     };
-    if (saved != NULL && run->begin == 0)
-        keep_begin(run, step.h_prev, c, saved);
+    if (run->saved != NULL) {
+        if (c != NULL && history)
+            l.kept_c = saved_part(run) + run->layout->c;
+        if (part->projected)
+            l.kept_h = saved_part(run) + run->layout->h;
+        else if (c == NULL && history)
+            l.kept_h = saved_part(run) + run->layout->c;
+    }
+    return l;
+}
+
+/* The gates of a chunk that begins with that row: in what is saved, or in scratch. */
+static char *gates_at(const time_loop *l, size_t row) {
+    return l->run->saved == NULL
+               ? l->run->scratch + l->w.gates
+               : saved_part(l->run) + l->run->layout->gates + row * l->gates_bytes;
+}
+
+/* What the cell made of a step, through the projection to h, and on to y. */
+static void project_output(const time_loop *l, void *h, void *y) {
+    const frnn_part *part = l->run->part;
+    const frnn_project p = {
+        .rows = l->step.row_end,
+        .k = part->hidden_size,
+        .blocks = part->output_blocks,
+        .gates = 1,
+        .a = l->run->scratch + l->w.inner,
+        .a_row = (ptrdiff_t)part->ld,
+        .w = l->run->packed + part->w_hr,
+        .bias = l->run->packed + part->zeros,
+        .out = h,
+        .out_row = (ptrdiff_t)part->h_ld,
+        .partial = l->step.partial,
+    };
+    const frnn_emit emit = {
+        .rows = l->step.row_end,
+        .count = part->output_size,
+        .h = h,
+        .h_row = part->h_ld,
+        .y = y,
+        .y_row = l->step.y_row,
+    };
+    l->run->kernels->project(&p);
+    l->run->kernels->emit(&emit);
+}
+
+/* A step, whose gates and x are set. `row` is the number of its first row in what is kept, `slot`
+ * that of the ring that takes h; y is written by it. */
+static void loop_step(time_loop *l, size_t row, size_t slot, char *y) {
+    const frnn_part_run *run = l->run;
+    const int projected = run->part->projected;
+    char *const next =
+        l->kept_h != NULL ? l->kept_h + row * l->h_bytes : l->h + slot * run->batch * l->h_bytes;
+    if (l->kept_c != NULL)
+        l->step.c = l->kept_c + row * l->c_bytes;
+    l->step.h = projected ? run->scratch + l->w.inner : next;
+    l->step.y = projected ? NULL : y;
+    l->step.backwards = slot == 0;
+    run->kernels->step[run->net->cell](&l->step);
+    if (projected)
+        project_output(l, next, y);
+    l->step.h_prev = next;
+    l->step.c_prev = l->step.c;
+}
+
+/* Every row does every step. */
+static void forward_even(const frnn_part_run *run) {
+    const frnn_part *part = run->part;
+    const ptrdiff_t itemsize = (ptrdiff_t)run->itemsize;
+    const size_t batch = run->batch, chunk = frnn_part_chunk(part, run->itemsize, batch);
+    workspace w;
+    lay_out(part, run->itemsize, run->steps, batch, 0, &w);
+    time_loop l = loop_begin(run, &w, run->state + part->h,
+                             frnn_cell_get(run->net->cell)->memory ? run->state + part->c : NULL);
+    l.step.h_prev = l.h + run->position % 2 * batch * l.h_bytes;
+    if (run->saved != NULL && run->begin == 0)
+        keep_begin(run, l.step.h_prev, l.c);
     uint64_t position = run->position;
     for (size_t done = 0; done < run->steps;) {
         const size_t steps = frnn_min(chunk, run->steps - done);
         const size_t begin = run->reverse ? run->steps - done - steps : done;
-        char *const gates = saved == NULL
-                                ? run->scratch
-                                : saved + run->layout->gates + (run->begin + begin) * gates_bytes;
-        if (!fold)
-            project_chunk(run, begin, steps, gates, partial);
+        char *const gates = gates_at(&l, (run->begin + begin) * batch);
+        if (!l.fold)
+            project_chunk(run, begin, steps, gates, l.step.partial);
         for (size_t i = 0; i < steps; i++, position++) {
             const size_t t = run->reverse ? steps - 1 - i : i;
-            step.gates = gates + t * gates_bytes;
-            if (fold)
-                step.x = run->x + (ptrdiff_t)(begin + t) * run->x_step * (ptrdiff_t)itemsize;
-            step.h = h + (position + 1) % 2 * state_bytes;
-            if (saved_c != NULL) {
-                char *const kept = saved_c + (run->begin + begin + t) * state_bytes;
-                if (c != NULL)
-                    step.c = kept;
-                else
-                    step.h = kept;
-            }
-            step.y = run->y + (ptrdiff_t)(begin + t) * run->y_step * (ptrdiff_t)itemsize;
-            step.backwards = position % 2 == 1;
-            run->kernels->step[run->cell](&step);
-            step.h_prev = step.h;
-            step.c_prev = step.c;
+            const ptrdiff_t time = (ptrdiff_t)(begin + t);
+            l.step.gates = gates + t * batch * l.gates_bytes;
+            if (l.fold)
+                l.step.x = run->x + time * run->x_step * itemsize;
+            loop_step(&l, (run->begin + begin + t) * batch, (position + 1) % 2,
+                      run->y + time * run->y_step * itemsize);
         }
         done += steps;
     }
-    if (saved_c != NULL && run->steps > 0) {
-        if (c != NULL)
-            memcpy(c, step.c, state_bytes);
-        else
-            memcpy(h + position % 2 * state_bytes, step.h, state_bytes);
+    if (l.kept_c != NULL && run->steps > 0)
+        memcpy(l.c, l.step.c, batch * l.c_bytes);
+    if (l.kept_h != NULL && run->steps > 0)
+        memcpy(l.h + position % 2 * batch * l.h_bytes, l.step.h_prev, batch * l.h_bytes);
+}
+
+/* ---- Ragged batches ------------------------------------------------------------------------- */
+
+/* The caller's row of x or y at a row's visit. */
+static const char *row_at(const frnn_part_run *run, size_t row, size_t visit, const char *base,
+                          ptrdiff_t step, ptrdiff_t row_step) {
+    const frnn_ragged *ragged = run->ragged;
+    const size_t t = frnn_ragged_time(ragged, row, visit, run->reverse);
+    return base + ((ptrdiff_t)t * step + (ptrdiff_t)ragged->order[row] * row_step) *
+                      (ptrdiff_t)run->itemsize;
+}
+
+/* The inputs of visits [begin, end), packed, and the input part of their gates. */
+static void project_visits(const time_loop *l, size_t begin, size_t end, char *gates) {
+    const frnn_part_run *run = l->run;
+    const frnn_part *part = run->part;
+    const size_t bytes = part->input_size * run->itemsize;
+    char *const x = run->scratch + l->w.x, *to = x;
+    for (size_t visit = begin; visit < end; visit++)
+        for (size_t row = 0; row < frnn_ragged_rows(run->ragged, visit); row++, to += bytes)
+            memcpy(to, row_at(run, row, visit, run->x, run->x_step, run->x_row), bytes);
+    const frnn_project p = {
+        .rows = run->ragged->offset[end] - run->ragged->offset[begin],
+        .k = part->input_size,
+        .blocks = part->blocks,
+        .gates = part->gates,
+        .apart = part->slots > part->gates,
+        .a = x,
+        .a_row = (ptrdiff_t)part->input_size,
+        .w = run->packed + part->w_ih,
+        .bias = run->packed + part->bias,
+        .out = gates,
+        .out_row = (ptrdiff_t)frnn_gates_row(part),
+        .partial = l->step.partial,
+    };
+    if (!l->fold)
+        run->kernels->project(&p);
+}
+
+/* The state before a visit, with that before the first step for rows that start anew. */
+static void restart(time_loop *l, size_t visit) {
+    const frnn_part_run *run = l->run;
+    const size_t rows = frnn_ragged_rows(run->ragged, visit);
+    char *const h = run->scratch + l->w.h_prev, *const c = run->scratch + l->w.c_prev;
+    memcpy(h, l->step.h_prev, rows * l->h_bytes);
+    if (l->c != NULL)
+        memcpy(c, l->step.c_prev, rows * l->c_bytes);
+    for (size_t row = 0; row < rows; row++) {
+        if (!frnn_ragged_restarts(run->ragged, row, visit, run->reverse))
+            continue;
+        const size_t h_at = row * l->h_bytes, c_at = row * l->c_bytes;
+        memcpy(h + h_at, run->scratch + l->w.h0 + h_at, l->h_bytes);
+        if (l->c != NULL)
+            memcpy(c + c_at, run->scratch + l->w.c0 + c_at, l->c_bytes);
     }
+    l->step.h_prev = h;
+    if (l->c != NULL)
+        l->step.c_prev = c;
+}
+
+/* After a visit: y to the caller, and the state of rows that were at their end. */
+static void leave_rows(const time_loop *l, size_t visit, char *h_end, char *c_end) {
+    const frnn_part_run *run = l->run;
+    const frnn_ragged *ragged = run->ragged;
+    const size_t bytes = run->part->output_size * run->itemsize;
+    const size_t rows = frnn_ragged_rows(ragged, visit);
+    const char *y = run->scratch + l->w.y;
+    for (size_t row = 0; row < rows; row++, y += bytes)
+        /* the cast is safe: it is the caller's y */
+        memcpy((char *)(uintptr_t)row_at(run, row, visit, run->y, run->y_step, run->y_row), y,
+               bytes);
+    for (size_t row = frnn_ragged_rows(ragged, visit + 1); row < rows; row++) {
+        memcpy(h_end + ragged->order[row] * l->h_bytes,
+               (const char *)l->step.h_prev + row * l->h_bytes, l->h_bytes);
+        if (c_end != NULL)
+            memcpy(c_end + ragged->order[row] * l->c_bytes,
+                   (const char *)l->step.c_prev + row * l->c_bytes, l->c_bytes);
+    }
+}
+
+/* y is zero behind the end of a row. */
+static void clear_padding(const frnn_part_run *run) {
+    const frnn_ragged *ragged = run->ragged;
+    const ptrdiff_t itemsize = (ptrdiff_t)run->itemsize;
+    for (size_t row = 0; row < run->batch; row++)
+        for (size_t t = ragged->length[row]; t < run->steps; t++)
+            memset(run->y +
+                       ((ptrdiff_t)t * run->y_step + (ptrdiff_t)ragged->order[row] * run->y_row) *
+                           itemsize,
+                   0, run->part->output_size * run->itemsize);
+}
+
+static void forward_ragged(const frnn_part_run *run) {
+    const frnn_part *part = run->part;
+    const frnn_ragged *ragged = run->ragged;
+    const size_t batch = run->batch, most = frnn_max(chunk_rows(part, run->itemsize), batch);
+    const int memory = frnn_cell_get(run->net->cell)->memory;
+    workspace w;
+    lay_out(part, run->itemsize, run->steps, batch, 1, &w);
+    char *const scratch = run->scratch;
+    time_loop l = loop_begin(run, &w, scratch + w.h, memory ? scratch + w.c : NULL);
+    /* the state of each row comes from one slot of the ring and goes to the other, or the same */
+    char *const ring = run->state + part->h, *const c_end = memory ? run->state + part->c : NULL;
+    char *const h_begin = ring + run->position % 2 * batch * l.h_bytes;
+    char *const h_end = ring + (run->position + run->steps) % 2 * batch * l.h_bytes;
+    frnn_ragged_sort(ragged, h_begin, scratch + w.h0, l.h_bytes);
+    if (memory)
+        frnn_ragged_sort(ragged, c_end, scratch + w.c0, l.c_bytes);
+    if (h_end != h_begin) /* for rows without steps */
+        memcpy(h_end, h_begin, batch * l.h_bytes);
+    if (run->saved != NULL)
+        keep_begin(run, scratch + w.h0, memory ? scratch + w.c0 : NULL);
+    l.step.h_prev = scratch + w.h0;
+    l.step.c_prev = memory ? scratch + w.c0 : NULL;
+    l.step.x_row = (ptrdiff_t)part->input_size;
+    l.step.y_row = (ptrdiff_t)part->output_size;
+    for (size_t begin = 0, end; begin < ragged->visits; begin = end) {
+        const size_t first = ragged->offset[begin];
+        char *const gates = gates_at(&l, first);
+        end = begin + 1;
+        while (end < ragged->visits && ragged->offset[end + 1] - first <= most)
+            end++;
+        project_visits(&l, begin, end, gates);
+        for (size_t visit = begin; visit < end; visit++) {
+            const size_t at = ragged->offset[visit] - first;
+            l.step.row_end = frnn_ragged_rows(ragged, visit);
+            l.step.gates = gates + at * l.gates_bytes;
+            if (l.fold)
+                l.step.x = scratch + w.x + at * part->input_size * run->itemsize;
+            if (frnn_ragged_any_restart(ragged, visit, run->reverse))
+                restart(&l, visit);
+            loop_step(&l, ragged->offset[visit], visit % 2, scratch + w.y);
+            leave_rows(&l, visit, h_end, c_end);
+        }
+    }
+    clear_padding(run);
+}
+
+void frnn_part_forward(const frnn_part_run *run) {
+    if (run->ragged == NULL)
+        forward_even(run);
+    else
+        forward_ragged(run);
 }

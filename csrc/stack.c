@@ -1,110 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Layers and directions: what a net is, how large its buffers are and how they are carved, the
- * state between calls, and the order in which the parts run.
+ * Layers and directions: how large the buffers of a net are and how they are carved, the state
+ * between calls, and the order in which the parts run.
  */
 #include "internal.h"
 
-/* ---- Nets --------------------------------------------------------------------------------- */
-
-static const frnn_cell_info cells[] = {
-#define FRNN_CELL(ENUM, name, gates, states, memory, alpha, history)                               \
-    {#name, gates, states, memory, alpha, history},
-#include "cells.def"
-#undef FRNN_CELL
-};
-
-const frnn_cell_info *frnn_cell_get(frnn_cell cell) {
-    return (unsigned)cell < FRNN_CELL_COUNT ? &cells[cell] : NULL;
-}
-
-const char *frnn_strerror(frnn_status status) {
-    switch (status) {
-    case FRNN_OK:
-        return "no error";
-    case FRNN_E_ARG:
-        return "an argument is missing or outside its range";
-    case FRNN_E_SIZE:
-        return "a size does not fit in memory";
-    case FRNN_E_ALIGN:
-        return "a buffer is not aligned to 64 bytes";
-    case FRNN_E_SPACE:
-        return "a buffer is too small";
-    case FRNN_E_ISA:
-        return "the instruction set is unknown or not available on this machine";
-    case FRNN_E_FILE:
-        return "the model file is not valid";
-    }
-    return "unknown status";
-}
-
-static int activation_legal(const frnn_config *net, const frnn_cell_info *cell) {
-    switch (net->activation) {
-    case FRNN_TANH:
-        return 1;
-    case FRNN_RELU:
-        return cell->gates == 1;
-    case FRNN_IDENTITY:
-        return cell->gates == 1 && cell->alpha;
-    default:
-        return 0;
-    }
-}
-
-frnn_status frnn_config_check(const frnn_config *net) {
-    if (net == NULL || net->struct_size != sizeof *net)
-        return FRNN_E_ARG;
-    const frnn_cell_info *cell = frnn_cell_get(net->cell);
-    if (cell == NULL || (unsigned)net->dtype >= FRNN_DTYPE_COUNT || !activation_legal(net, cell) ||
-        net->input_size < 1 || net->hidden_size < 1 || net->num_layers < 1 ||
-        net->num_directions < 1 || net->num_directions > 2)
-        return FRNN_E_ARG;
-    if (cell->gates == 0 &&
-        (net->input_size != net->hidden_size || net->num_layers != 1 || net->num_directions != 1))
-        return FRNN_E_ARG;
-    return FRNN_OK;
-}
-
-uint32_t frnn_config_key(const frnn_config *net) {
-    const size_t fields[] = {(size_t)net->cell,  (size_t)net->activation, (size_t)net->dtype,
-                             net->input_size,    net->hidden_size,        net->num_layers,
-                             net->num_directions};
-    uint64_t key = 0;
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
-        key = (key ^ fields[i]) * 0x9e3779b97f4a7c15u; /* odd: no field is lost */
-    return (uint32_t)(key >> 32);
-}
-
 /* ---- Layout ------------------------------------------------------------------------------- */
-
-frnn_status frnn_buffer_check(const void *memory, size_t size, size_t needed) {
-    if (memory == NULL)
-        return FRNN_E_ARG;
-    if ((uintptr_t)memory % FRNN_ALIGN != 0)
-        return FRNN_E_ALIGN;
-    return size < needed ? FRNN_E_SPACE : FRNN_OK;
-}
-
-int frnn_append(size_t *end, size_t *at, size_t a, size_t b, size_t c, size_t itemsize) {
-    size_t bytes = a;
-    *at = *end;
-    if (!frnn_mul(&bytes, b) || !frnn_mul(&bytes, c) || !frnn_mul(&bytes, itemsize) ||
-        !frnn_add(&bytes, FRNN_ALIGN - 1))
-        return 0;
-    return frnn_add(end, bytes / FRNN_ALIGN * FRNN_ALIGN) && *end <= PTRDIFF_MAX;
-}
-
-frnn_part frnn_part_shape(const frnn_config *net, size_t layer) {
-    const frnn_part part = {
-        .input_size = frnn_layer_input(net, layer),
-        .hidden_size = net->hidden_size,
-        .blocks = frnn_blocks(net),
-        .gates = frnn_cell_get(net->cell)->gates,
-        .width = frnn_blocks(net) * FRNN_BLOCK,
-        .ld = frnn_blocks(net) * FRNN_BLOCK + FRNN_STAGGER,
-    };
-    return part;
-}
 
 /* Appends one part to the buffers that end at *packed and *state. */
 static int append_part(const frnn_config *net, size_t steps, size_t batch, size_t layer, void *to,
@@ -115,37 +16,16 @@ static int append_part(const frnn_config *net, size_t steps, size_t batch, size_
     const size_t itemsize = frnn_itemsize(net->dtype);
     const size_t ring = cell->gates > 0 ? 2 : 1;
     *part = frnn_part_shape(net, layer);
+    const size_t recurrent = part->recurrent ? part->output_size : 0;
+    const size_t projected = part->projected ? part->output_blocks * FRNN_BLOCK : 0;
     return frnn_append(packed, &part->w_ih, part->input_size, part->gates, part->width, itemsize) &&
-           frnn_append(packed, &part->w_hh, part->hidden_size, part->gates, part->width,
-                       itemsize) &&
+           frnn_append(packed, &part->w_hh, recurrent, part->gates, part->width, itemsize) &&
            frnn_append(packed, &part->bias, part->gates, part->width, 1, itemsize) &&
-           frnn_append(packed, &part->alpha, cell->alpha != 0, part->width, 1, itemsize) &&
-           frnn_append(state, &part->h, ring, batch, part->ld, itemsize) &&
+           frnn_append(packed, &part->vector, part->vectors, part->width, 1, itemsize) &&
+           frnn_append(packed, &part->w_hr, part->hidden_size, projected, 1, itemsize) &&
+           frnn_append(packed, &part->zeros, projected, 1, 1, itemsize) &&
+           frnn_append(state, &part->h, ring, batch, part->h_ld, itemsize) &&
            frnn_append(state, &part->c, cell->memory != 0, batch, part->ld, itemsize);
-}
-
-static int advance(size_t *end, size_t count, size_t size) {
-    return frnn_mul(&size, count) && frnn_add(end, size) && *end <= PTRDIFF_MAX;
-}
-
-int frnn_layout(const frnn_config *net, size_t steps, size_t batch, size_t index,
-                frnn_append_part append, void *part, size_t *end, size_t *other_end) {
-    const size_t D = net->num_directions, first = frnn_min(index, D), rest = index - first;
-    *end = *other_end = FRNN_HEADER_SIZE;
-    /* Sizes that are multiplied below stay within size_t: D is at most 2. */
-    if (net->hidden_size > SIZE_MAX / 64)
-        return 0;
-    /* All parts of layer 0 have one size, all others another. */
-    for (size_t layer = 0; layer < (rest > 0 ? 2 : 1); layer++) {
-        size_t size = 0, other_size = 0;
-        if (!append(net, steps, batch, layer, part, &size, &other_size) ||
-            !advance(end, layer == 0 ? first : rest, size) ||
-            !advance(other_end, layer == 0 ? first : rest, other_size))
-            return 0;
-    }
-    if (index / D >= net->num_layers)
-        return 1;
-    return append(net, steps, batch, index / D, part, end, other_end);
 }
 
 /* The sizes of the whole net; 0 on overflow. */
@@ -185,6 +65,23 @@ frnn_status frnn_state_size(const frnn_config *net, size_t batch, size_t *size) 
 
 /* ---- State -------------------------------------------------------------------------------- */
 
+/* Where the state of the caller is c alone, h follows from it. */
+static int is_derived(const frnn_config *net) {
+    const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    return cell->memory && cell->states == 1;
+}
+
+static void derive_h(const frnn_config *net, const frnn_kernels *kernels, size_t batch,
+                     const frnn_header *header, char *state) {
+    const size_t itemsize = frnn_itemsize(net->dtype);
+    for (size_t p = 0; p < net->num_layers * net->num_directions; p++) {
+        const frnn_part part = frnn_part_get(net, batch, p);
+        kernels->activate(&net->activation, state + part.c,
+                          state + part.h + header->position % 2 * batch * part.ld * itemsize,
+                          batch * part.ld);
+    }
+}
+
 frnn_status frnn_state_reset(const frnn_config *net, size_t batch, void *state, size_t state_size) {
     size_t needed;
     frnn_status status = frnn_state_size(net, batch, &needed);
@@ -194,8 +91,13 @@ frnn_status frnn_state_reset(const frnn_config *net, size_t batch, void *state, 
         return status;
     const frnn_header header = {
         .magic = FRNN_MAGIC_STATE, .key = frnn_config_key(net), .batch = batch};
+    const frnn_kernels *kernels = is_derived(net) ? frnn_kernels_active(net->dtype) : NULL;
+    if (is_derived(net) && kernels == NULL)
+        return FRNN_E_ISA;
     memset(state, 0, needed);
     memcpy(state, &header, sizeof header);
+    if (kernels != NULL)
+        derive_h(net, kernels, batch, &header, state);
     return FRNN_OK;
 }
 
@@ -220,17 +122,26 @@ static frnn_status check_state(const frnn_config *net, size_t batch, const void 
     return status != FRNN_OK ? status : check_header(net, batch, state, state_size, needed, header);
 }
 
-/* Bytes from the start of the state to the array that the caller knows by `index`. */
-static size_t state_array(const frnn_config *net, const frnn_part *part, const frnn_header *header,
-                          size_t index) {
-    const frnn_cell_info *cell = frnn_cell_get(net->cell);
-    if (index == 1 || (cell->memory && cell->states == 1))
-        return part->c;
+/* An array of a part of a state, which the caller knows by `index`. */
+typedef struct state_array {
+    size_t at;        /* bytes from the start of the state */
+    size_t size, row; /* bytes of a row, and from row to row */
+} state_array;
+
+static state_array state_array_get(const frnn_config *net, const frnn_part *part,
+                                   const frnn_header *header, size_t index) {
+    const size_t itemsize = frnn_itemsize(net->dtype);
+    if (index == 1 || is_derived(net)) {
+        const state_array c = {part->c, part->hidden_size * itemsize, part->ld * itemsize};
+        return c;
+    }
     const size_t slot = part->gates > 0 ? header->position % 2 : 0;
-    return part->h + slot * header->batch * part->ld * frnn_itemsize(net->dtype);
+    const state_array h = {part->h + slot * header->batch * part->h_ld * itemsize,
+                           part->output_size * itemsize, part->h_ld * itemsize};
+    return h;
 }
 
-/* Copies one array between a checked state ([part][batch][ld]) and the caller's ([part, batch, H]).
+/* Copies one array between a checked state ([part][batch]) and the caller's ([part, batch, size]).
  */
 static frnn_status exchange(const frnn_config *net, const frnn_header *header, char *state,
                             size_t index, void *to, const void *from) {
@@ -238,16 +149,16 @@ static frnn_status exchange(const frnn_config *net, const frnn_header *header, c
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
     if (index >= cell->states || (to == NULL && from == NULL && batch > 0))
         return FRNN_E_ARG;
-    const size_t itemsize = frnn_itemsize(net->dtype), row = net->hidden_size * itemsize;
     size_t at = 0;
     for (size_t p = 0; p < net->num_layers * net->num_directions; p++) {
         const frnn_part part = frnn_part_get(net, batch, p);
-        char *values = state + state_array(net, &part, header, index);
-        for (size_t b = 0; b < batch; b++, values += part.ld * itemsize, at += row) {
+        const state_array array = state_array_get(net, &part, header, index);
+        char *values = state + array.at;
+        for (size_t b = 0; b < batch; b++, values += array.row, at += array.size) {
             if (to != NULL)
-                memcpy((char *)to + at, values, row);
+                memcpy((char *)to + at, values, array.size);
             else
-                memcpy(values, (const char *)from + at, row);
+                memcpy(values, (const char *)from + at, array.size);
         }
     }
     return FRNN_OK;
@@ -263,27 +174,14 @@ frnn_status frnn_state_get(const frnn_config *net, size_t batch, const void *sta
     return exchange(net, &header, (char *)(uintptr_t)state, index, values, NULL);
 }
 
-/* Where the state of the caller is c alone, h follows from it. */
-static void derive_h(const frnn_config *net, const frnn_kernels *kernels, size_t batch,
-                     const frnn_header *header, char *state) {
-    const size_t itemsize = frnn_itemsize(net->dtype);
-    for (size_t p = 0; p < net->num_layers * net->num_directions; p++) {
-        const frnn_part part = frnn_part_get(net, batch, p);
-        kernels->activate(net->activation, state + part.c,
-                          state + part.h + header->position % 2 * batch * part.ld * itemsize,
-                          batch * part.ld);
-    }
-}
-
 frnn_status frnn_state_set(const frnn_config *net, size_t batch, void *state, size_t state_size,
                            size_t index, const void *values) {
     frnn_header header;
     frnn_status status = check_state(net, batch, state, state_size, &header);
     if (status != FRNN_OK)
         return status;
-    const frnn_cell_info *cell = frnn_cell_get(net->cell);
     const frnn_kernels *kernels = frnn_kernels_active(net->dtype);
-    const int derived = cell->memory && cell->states == 1;
+    const int derived = is_derived(net);
     if (derived && kernels == NULL)
         return FRNN_E_ISA;
     status = exchange(net, &header, state, index, NULL, values);
@@ -301,45 +199,65 @@ typedef struct plan {
     size_t chunk;   /* steps that go through all layers at a time */
     size_t between; /* bytes of one buffer between layers, 0 for a single layer */
     size_t part;    /* bytes of scratch of a part */
+    size_t ragged;  /* bytes that tell of a ragged batch */
     size_t total;
 } plan;
 
 /* Returns 0 if a size does not fit. */
-static int make_plan(const frnn_config *net, size_t steps, size_t batch, plan *p) {
+static int make_plan(const frnn_config *net, size_t steps, size_t batch, int ragged, plan *p) {
     const size_t itemsize = frnn_itemsize(net->dtype);
-    /* Layers differ in their input only, which scratch does not hold: any part will do. */
-    const frnn_part part = frnn_part_shape(net, 0);
+    const frnn_part part = frnn_part_shape(net, 0); /* of the outputs, which all layers share */
     p->chunk = steps;
-    p->between = 0;
+    p->between = p->ragged = 0;
     size_t rows = steps;
     if (!frnn_mul(&rows, batch))
         return 0;
     if (net->num_layers > 1) {
-        if (net->num_directions == 1)
+        const int whole = ragged || net->num_directions == 2;
+        if (!whole)
             p->chunk = frnn_min(steps, frnn_part_chunk(&part, itemsize, batch));
         /* rows that are held at a time; rounded so that the size never falls with batch */
-        rows = net->num_directions == 1
-                   ? frnn_min(rows, frnn_max(batch, frnn_part_chunk(&part, itemsize, 1)))
-                   : rows;
+        if (!whole)
+            rows = frnn_min(rows, frnn_max(batch, frnn_part_chunk(&part, itemsize, 1)));
         size_t end = 0, at;
-        if (!frnn_append(&end, &at, rows, net->num_directions, net->hidden_size, itemsize))
+        if (!frnn_append(&end, &at, rows, net->num_directions, part.output_size, itemsize))
             return 0;
         p->between = end;
     }
+    if (ragged && !frnn_ragged_size(steps, batch, &p->ragged))
+        return 0;
+    p->part = 0;
+    for (size_t layer = 0; layer < frnn_min(net->num_layers, 2); layer++) {
+        const frnn_part part = frnn_part_shape(net, layer);
+        size_t size;
+        if (!frnn_part_scratch(&part, itemsize, steps, batch, ragged, &size))
+            return 0;
+        p->part = frnn_max(p->part, size);
+    }
     p->total = p->between;
-    return frnn_part_scratch(&part, itemsize, steps, batch, &p->part) && frnn_mul(&p->total, 2) &&
-           frnn_add(&p->total, p->part) && p->total <= PTRDIFF_MAX;
+    return frnn_mul(&p->total, 2) && frnn_add(&p->total, p->part) &&
+           frnn_add(&p->total, p->ragged) && p->total <= PTRDIFF_MAX;
 }
 
-frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch, size_t *size) {
+static frnn_status scratch_size(const frnn_config *net, size_t steps, size_t batch, int ragged,
+                                size_t *size) {
     size_t packed, state;
     plan p;
     if (frnn_config_check(net) != FRNN_OK || size == NULL)
         return FRNN_E_ARG;
-    if (!total(net, batch, &packed, &state) || !make_plan(net, steps, batch, &p))
+    if (!total(net, batch, &packed, &state) || !make_plan(net, steps, batch, ragged, &p))
         return FRNN_E_SIZE;
     *size = p.total;
     return FRNN_OK;
+}
+
+frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch, size_t *size) {
+    return scratch_size(net, steps, batch, 0, size);
+}
+
+frnn_status frnn_ragged_scratch_size(const frnn_config *net, size_t steps, size_t batch,
+                                     size_t *size) {
+    return scratch_size(net, steps, batch, 1, size);
 }
 
 /* What a training run writes; *saved is then its layout. */
@@ -352,6 +270,10 @@ static frnn_status check_saved(const frnn_config *net, const frnn_run *run, frnn
     return frnn_buffer_check(run->saved, run->saved_size, needed);
 }
 
+static int is_ragged(const frnn_run *run) {
+    return run->lengths != NULL || run->reset != NULL;
+}
+
 /* All that frnn_forward() is given; *state is then the header of the state. */
 static frnn_status check_run(const frnn_config *net, const void *packed, size_t packed_size,
                              const frnn_run *run, frnn_header *state, frnn_saved *saved, plan *p) {
@@ -360,8 +282,10 @@ static frnn_status check_run(const frnn_config *net, const void *packed, size_t 
     if (frnn_config_check(net) != FRNN_OK || run == NULL || run->struct_size != sizeof *run)
         return FRNN_E_ARG;
     if (!total(net, run->batch, &packed_needed, &state_needed) ||
-        !make_plan(net, run->steps, run->batch, p))
+        !make_plan(net, run->steps, run->batch, is_ragged(run), p))
         return FRNN_E_SIZE;
+    if (!frnn_ragged_legal(run->lengths, run->steps, run->batch))
+        return FRNN_E_ARG;
     frnn_status status = frnn_buffer_check(packed, packed_size, packed_needed);
     if (status != FRNN_OK)
         return status;
@@ -384,7 +308,7 @@ static void run_layers(const frnn_config *net, const plan *p, const frnn_run *ru
                        size_t steps, frnn_part_run *part_run) {
     const size_t L = net->num_layers, D = net->num_directions;
     const ptrdiff_t itemsize = (ptrdiff_t)part_run->itemsize;
-    const ptrdiff_t width = (ptrdiff_t)(D * net->hidden_size);
+    const ptrdiff_t width = (ptrdiff_t)(D * frnn_output_size(net));
     part_run->steps = steps;
     part_run->begin = begin;
     part_run->x = (const char *)run->x + (ptrdiff_t)begin * run->x_step * itemsize;
@@ -393,7 +317,7 @@ static void run_layers(const frnn_config *net, const plan *p, const frnn_run *ru
     for (size_t layer = 0; layer < L; layer++) {
         char *output;
         if (layer < L - 1) {
-            output = (char *)run->scratch + p->part + (layer % 2) * p->between;
+            output = part_run->scratch + p->part + (layer % 2) * p->between;
             part_run->y_step = width * (ptrdiff_t)run->batch;
             part_run->y_row = width;
         } else {
@@ -406,7 +330,7 @@ static void run_layers(const frnn_config *net, const plan *p, const frnn_run *ru
             part_run->part = &part;
             part_run->index = layer * D + direction;
             part_run->reverse = direction == 1;
-            part_run->y = output + direction * net->hidden_size * part_run->itemsize;
+            part_run->y = output + direction * part.output_size * part_run->itemsize;
             if (part.gates > 0)
                 frnn_part_forward(part_run);
             else
@@ -429,8 +353,8 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
         return status;
     frnn_part_run part_run = {
         .kernels = frnn_kernels_active(net->dtype),
-        .cell = net->cell,
-        .activation = net->activation,
+        .net = net,
+        .plain = frnn_config_plain(net),
         .itemsize = frnn_itemsize(net->dtype),
         .batch = run->batch,
         .packed = packed,
@@ -452,6 +376,12 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
     }
     if (run->batch == 0)
         return FRNN_OK;
+    frnn_ragged ragged;
+    if (is_ragged(run)) {
+        ragged = frnn_ragged_begin(run->scratch, run->steps, run->batch, run->lengths, run->reset);
+        part_run.ragged = &ragged;
+        part_run.scratch += p.ragged;
+    }
     for (size_t begin = 0; begin < run->steps; begin += p.chunk)
         run_layers(net, &p, run, begin, frnn_min(p.chunk, run->steps - begin), &part_run);
     header.position = part_run.position;

@@ -13,18 +13,21 @@ int frnn_saved_layout(const frnn_config *net, size_t steps, size_t batch, frnn_s
     const size_t itemsize = frnn_itemsize(net->dtype);
     const size_t kept = part.gates > 0 ? steps : steps / FRNN_SCAN_PIECE + 1;
     saved->size = 0;
-    return frnn_append(&saved->size, &saved->h0, batch, part.ld, 1, itemsize) &&
+    return frnn_append(&saved->size, &saved->h0, batch, part.h_ld, 1, itemsize) &&
            frnn_append(&saved->size, &saved->c0, cell->memory != 0, batch, part.ld, itemsize) &&
            frnn_append(&saved->size, &saved->gates, part.gates > 0 ? steps : 0, batch,
                        frnn_gates_row(&part), itemsize) &&
-           frnn_append(&saved->size, &saved->c, cell->history ? kept : 0, batch, part.ld, itemsize);
+           frnn_append(&saved->size, &saved->c, cell->history ? kept : 0, batch, part.ld,
+                       itemsize) &&
+           frnn_append(&saved->size, &saved->h, part.projected ? steps : 0, batch, part.h_ld,
+                       itemsize);
 }
 
 frnn_status frnn_saved_size(const frnn_config *net, size_t steps, size_t batch, size_t *size) {
     frnn_saved saved;
     if (frnn_config_check(net) != FRNN_OK || size == NULL)
         return FRNN_E_ARG;
-    if (frnn_blocks(net) > SIZE_MAX / 64 / FRNN_BLOCK ||
+    if (frnn_blocks(net) > SIZE_MAX / 64 / FRNN_BLOCK || net->proj_size > SIZE_MAX / 64 ||
         !frnn_saved_layout(net, steps, batch, &saved))
         return FRNN_E_SIZE;
     size_t whole = saved.size;
@@ -36,32 +39,39 @@ frnn_status frnn_saved_size(const frnn_config *net, size_t steps, size_t batch, 
 }
 
 typedef struct train_part {
-    size_t w_ih, w_hh, alpha; /* bytes from the start of the packed weights */
+    size_t w_ih, w_hh, w_hr, vectors; /* bytes from the start of the packed weights */
     /* Of the adjoint: what arrives at a step, and sums over those that were visited. */
-    size_t dh, carry, dalpha, total_bias, total_alpha;
+    size_t dh, carry, dvectors, total_bias, total_vectors;
     size_t sums; /* whether there are more rows than one super-sum: then */
-    size_t sum_ih, sum_hh;
+    size_t sum_ih, sum_hh, sum_hr;
 } train_part;
+
+/* Columns with their padding. */
+static size_t padded(size_t columns) {
+    return columns / FRNN_BLOCK * FRNN_BLOCK + FRNN_BLOCK;
+}
 
 static int append_train_part(const frnn_config *net, size_t steps, size_t batch, size_t layer,
                              void *to, size_t *packed, size_t *adjoint) {
     train_part *t = to;
     const frnn_part part = frnn_part_shape(net, layer);
-    const frnn_cell_info *cell = frnn_cell_get(net->cell);
     const size_t itemsize = frnn_itemsize(net->dtype), H = net->hidden_size;
-    const size_t inputs = part.input_size / FRNN_BLOCK * FRNN_BLOCK + FRNN_BLOCK;
-    const size_t rows = part.gates * H, alpha = cell->alpha != 0;
+    const size_t rows = part.gates * H, outputs = part.output_size;
+    const size_t recurrent = part.recurrent ? part.gates : 0;
+    const size_t projected = part.projected ? outputs : 0;
     t->sums = part.gates > 0 && steps > frnn_super_steps(batch);
-    return frnn_append(packed, &t->w_ih, part.gates * inputs, H, 1, itemsize) &&
-           frnn_append(packed, &t->w_hh, part.gates * part.width, H, 1, itemsize) &&
-           frnn_append(packed, &t->alpha, alpha, part.width, 1, itemsize) &&
-           frnn_append(adjoint, &t->dh, batch, part.ld, 1, itemsize) &&
+    return frnn_append(packed, &t->w_ih, part.gates * padded(part.input_size), H, 1, itemsize) &&
+           frnn_append(packed, &t->w_hh, recurrent * padded(outputs), H, 1, itemsize) &&
+           frnn_append(packed, &t->w_hr, projected, padded(H), 1, itemsize) &&
+           frnn_append(packed, &t->vectors, part.vectors, part.width, 1, itemsize) &&
+           frnn_append(adjoint, &t->dh, batch, part.h_ld, 1, itemsize) &&
            frnn_append(adjoint, &t->carry, batch, part.ld, 1, itemsize) &&
-           frnn_append(adjoint, &t->dalpha, alpha * batch, part.ld, 1, itemsize) &&
-           frnn_append(adjoint, &t->total_bias, rows, 1, 1, sizeof(double)) &&
-           frnn_append(adjoint, &t->total_alpha, alpha * H, 1, 1, sizeof(double)) &&
+           frnn_append(adjoint, &t->dvectors, part.sums * batch, part.ld, 1, itemsize) &&
+           frnn_append(adjoint, &t->total_bias, part.back_slots * H, 1, 1, sizeof(double)) &&
+           frnn_append(adjoint, &t->total_vectors, part.sums * H, 1, 1, sizeof(double)) &&
            frnn_append(adjoint, &t->sum_ih, t->sums * rows, part.input_size, 1, itemsize) &&
-           frnn_append(adjoint, &t->sum_hh, t->sums * rows, H, 1, itemsize);
+           frnn_append(adjoint, &t->sum_hh, t->sums * recurrent * H, outputs, 1, itemsize) &&
+           frnn_append(adjoint, &t->sum_hr, t->sums * projected, H, 1, itemsize);
 }
 
 /* The sizes of the whole net; 0 on overflow. */
@@ -103,17 +113,17 @@ frnn_status frnn_packed_back_size(const frnn_config *net, size_t *size) {
     return FRNN_OK;
 }
 
-/* For each gate, blocks of 16 columns from from[gate * hidden + k][column], zeros in the padding:
+/* For each gate, blocks of 16 columns from from[gate * rows + k][column], zeros in the padding:
  * as long as there are four, four together to[k][4][16], the rest to[k][16]. */
-static void pack_transposed(const frnn_part *part, size_t itemsize, const char *from,
+static void pack_transposed(size_t gates, size_t rows, size_t itemsize, const char *from,
                             size_t columns, char *to) {
     const size_t row = columns * itemsize, panel = FRNN_BLOCK * itemsize;
     const size_t blocks = (columns - 1) / FRNN_BLOCK + 1;
-    for (size_t gate = 0; gate < part->gates; gate++, from += part->hidden_size * row)
+    for (size_t gate = 0; gate < gates; gate++, from += rows * row)
         for (size_t block = 0, width; block < blocks; block += width) {
             width = blocks - block < 4 ? 1 : 4;
             const size_t at = block * panel, used = frnn_min(width * panel, row - at);
-            for (size_t k = 0; k < part->hidden_size; k++, to += width * panel) {
+            for (size_t k = 0; k < rows; k++, to += width * panel) {
                 memcpy(to, from + k * row + at, used);
                 memset(to + used, 0, width * panel - used);
             }
@@ -139,14 +149,15 @@ frnn_status frnn_pack_back(const frnn_config *net, const frnn_weights *weights, 
         status = frnn_weights_check(net, &weights[i]);
         if (status != FRNN_OK)
             return status;
-        if (part.gates > 0) {
-            pack_transposed(&part, itemsize, weights[i].weight_ih, part.input_size, base + t.w_ih);
-            pack_transposed(&part, itemsize, weights[i].weight_hh, part.hidden_size, base + t.w_hh);
-        }
-        if (weights[i].alpha != NULL) {
-            memset(base + t.alpha, 0, part.width * itemsize);
-            memcpy(base + t.alpha, weights[i].alpha, part.hidden_size * itemsize);
-        }
+        const frnn_weights *w = &weights[i];
+        const size_t H = part.hidden_size;
+        if (part.gates > 0)
+            pack_transposed(part.gates, H, itemsize, w->weight_ih, part.input_size, base + t.w_ih);
+        if (part.recurrent)
+            pack_transposed(part.gates, H, itemsize, w->weight_hh, part.output_size, base + t.w_hh);
+        if (part.projected)
+            pack_transposed(1, part.output_size, itemsize, w->weight_hr, H, base + t.w_hr);
+        frnn_pack_vectors(&part, itemsize, w, base + t.vectors);
     }
     const frnn_header header = {.magic = FRNN_MAGIC_PACKED_BACK, .key = frnn_config_key(net)};
     memcpy(packed, &header, sizeof header);
@@ -196,12 +207,15 @@ static frnn_status exchange(const frnn_config *net, size_t steps, size_t batch, 
         status = FRNN_E_ARG;
     if (status != FRNN_OK)
         return status;
-    const size_t itemsize = frnn_itemsize(net->dtype), row = net->hidden_size * itemsize;
-    const size_t ld = frnn_part_shape(net, 0).ld * itemsize;
+    const frnn_part shape = frnn_part_shape(net, 0);
+    const int carried = index == 1 || cell->direct;
+    const size_t itemsize = frnn_itemsize(net->dtype);
+    const size_t row = (carried ? shape.hidden_size : shape.output_size) * itemsize;
+    const size_t ld = (carried ? shape.ld : shape.h_ld) * itemsize;
     size_t at = 0;
     for (size_t p = 0; p < net->num_layers * net->num_directions; p++) {
         const train_part part = train_part_get(net, steps, batch, p);
-        char *values = adjoint + (index == 1 || cell->alpha ? part.carry : part.dh);
+        char *values = adjoint + (carried ? part.carry : part.dh);
         for (size_t b = 0; b < batch; b++, values += ld, at += row) {
             if (to != NULL)
                 memcpy((char *)to + at, values, row);
@@ -229,39 +243,57 @@ frnn_status frnn_adjoint_set(const frnn_config *net, size_t steps, size_t batch,
 /* Gradients of the outputs of inner layers: two buffers in turn, then the scratch of a part. */
 typedef struct plan {
     size_t between; /* bytes of a buffer, 0 for a single layer */
+    size_t ragged;  /* bytes that tell of a ragged batch */
     size_t total;
 } plan;
 
-static int make_plan(const frnn_config *net, size_t steps, size_t batch, plan *p) {
+static int make_plan(const frnn_config *net, size_t steps, size_t batch, int ragged, plan *p) {
     const size_t itemsize = frnn_itemsize(net->dtype);
     size_t part_size = 0, at;
-    p->between = 0;
+    p->between = p->ragged = 0;
     for (size_t layer = 0; layer < frnn_min(net->num_layers, 2); layer++) {
         const frnn_part part = frnn_part_shape(net, layer);
         size_t size;
-        if (!frnn_part_back_scratch(&part, itemsize, steps, batch, &size))
+        if (!frnn_part_back_scratch(&part, itemsize, steps, batch, ragged, &size))
             return 0;
         part_size = frnn_max(part_size, size);
     }
     size_t rows = steps;
     if (net->num_layers > 1 &&
-        (!frnn_mul(&rows, batch) ||
-         !frnn_append(&p->between, &at, rows, net->num_directions, net->hidden_size, itemsize)))
+        (!frnn_mul(&rows, batch) || !frnn_append(&p->between, &at, rows, net->num_directions,
+                                                 frnn_output_size(net), itemsize)))
+        return 0;
+    if (ragged && !frnn_ragged_size(steps, batch, &p->ragged))
         return 0;
     p->total = p->between;
-    return frnn_mul(&p->total, 2) && frnn_add(&p->total, part_size) && p->total <= PTRDIFF_MAX;
+    return frnn_mul(&p->total, 2) && frnn_add(&p->total, part_size) &&
+           frnn_add(&p->total, p->ragged) && p->total <= PTRDIFF_MAX;
 }
 
-frnn_status frnn_backward_scratch_size(const frnn_config *net, size_t steps, size_t batch,
-                                       size_t *size) {
+static frnn_status scratch_size(const frnn_config *net, size_t steps, size_t batch, int ragged,
+                                size_t *size) {
     size_t packed, adjoint;
     plan p;
     if (frnn_config_check(net) != FRNN_OK || size == NULL)
         return FRNN_E_ARG;
-    if (!total(net, steps, batch, &packed, &adjoint) || !make_plan(net, steps, batch, &p))
+    if (!total(net, steps, batch, &packed, &adjoint) || !make_plan(net, steps, batch, ragged, &p))
         return FRNN_E_SIZE;
     *size = p.total;
     return FRNN_OK;
+}
+
+frnn_status frnn_backward_scratch_size(const frnn_config *net, size_t steps, size_t batch,
+                                       size_t *size) {
+    return scratch_size(net, steps, batch, 0, size);
+}
+
+frnn_status frnn_ragged_backward_scratch_size(const frnn_config *net, size_t steps, size_t batch,
+                                              size_t *size) {
+    return scratch_size(net, steps, batch, 1, size);
+}
+
+static int is_ragged(const frnn_back *back) {
+    return back->lengths != NULL || back->reset != NULL;
 }
 
 /* Whether a sequence may be gone through in stretches. */
@@ -276,10 +308,11 @@ static frnn_status check_back(const frnn_config *net, const void *packed, size_t
     frnn_header header;
     if (frnn_config_check(net) != FRNN_OK || back == NULL || back->struct_size != sizeof *back ||
         back->steps > back->total_steps || back->dy_begin > back->steps ||
-        (back->steps != back->total_steps && !divisible(net)))
+        (back->steps != back->total_steps && (!divisible(net) || is_ragged(back))) ||
+        !frnn_ragged_legal(back->lengths, back->steps, back->batch))
         return FRNN_E_ARG;
     if (!total(net, back->total_steps, back->batch, &packed_needed, &adjoint_needed) ||
-        !make_plan(net, back->steps, back->batch, p))
+        !make_plan(net, back->steps, back->batch, is_ragged(back), p))
         return FRNN_E_SIZE;
     frnn_status status = frnn_saved_size(net, back->steps, back->batch, &saved_needed);
     if (status == FRNN_OK)
@@ -305,23 +338,41 @@ static frnn_status check_back(const frnn_config *net, const void *packed, size_t
     return status;
 }
 
+/* The arrays of a set of gradients, in the order of the enumeration. */
+static void *const *gradient_arrays(const frnn_gradients *g, void **arrays) {
+    arrays[FRNN_WEIGHT_IH] = g->weight_ih;
+    arrays[FRNN_WEIGHT_HH] = g->weight_hh;
+    arrays[FRNN_BIAS_IH] = g->bias_ih;
+    arrays[FRNN_BIAS_HH] = g->bias_hh;
+    arrays[FRNN_ALPHA] = g->alpha;
+    arrays[FRNN_WEIGHT_HR] = g->weight_hr;
+    arrays[FRNN_PEEPHOLE] = g->peephole;
+    return arrays;
+}
+
 /* Gradients of a sequence without steps or rows. */
 static void zero_gradients(const frnn_config *net, const frnn_gradients *gradients) {
     for (size_t i = 0; i < net->num_layers * net->num_directions; i++) {
-        const frnn_part part = frnn_part_shape(net, i / net->num_directions);
-        const frnn_gradients *g = &gradients[i];
-        const size_t rows = part.gates * part.hidden_size * frnn_itemsize(net->dtype);
-        if (g->weight_ih != NULL)
-            memset(g->weight_ih, 0, rows * part.input_size);
-        if (g->weight_hh != NULL)
-            memset(g->weight_hh, 0, rows * part.hidden_size);
-        if (g->bias_ih != NULL)
-            memset(g->bias_ih, 0, rows);
-        if (g->bias_hh != NULL)
-            memset(g->bias_hh, 0, rows);
-        if (g->alpha != NULL)
-            memset(g->alpha, 0, part.hidden_size * frnn_itemsize(net->dtype));
+        void *arrays[FRNN_WEIGHT_COUNT];
+        gradient_arrays(&gradients[i], arrays);
+        for (int which = 0; which < FRNN_WEIGHT_COUNT; which++)
+            if (arrays[which] != NULL)
+                memset(arrays[which], 0,
+                       frnn_weight_elements(net, i / net->num_directions, which) *
+                           frnn_itemsize(net->dtype));
     }
+}
+
+/* dx of steps that a row does not have. */
+static void clear_padding(const frnn_config *net, const frnn_back *back) {
+    const ptrdiff_t itemsize = (ptrdiff_t)frnn_itemsize(net->dtype);
+    if (back->dx == NULL || back->lengths == NULL)
+        return;
+    for (size_t b = 0; b < back->batch; b++)
+        for (size_t t = back->lengths[b]; t < back->steps; t++)
+            memset((char *)back->dx +
+                       ((ptrdiff_t)t * back->dx_step + (ptrdiff_t)b * back->dx_row) * itemsize,
+                   0, net->input_size * (size_t)itemsize);
 }
 
 static void run_part(const frnn_config *net, const char *packed, const frnn_back *back,
@@ -333,23 +384,24 @@ static void run_part(const frnn_config *net, const char *packed, const frnn_back
     run->reverse = index % net->num_directions == 1;
     run->w_ih = packed + t.w_ih;
     run->w_hh = packed + t.w_hh;
-    run->alpha = packed + t.alpha;
+    run->w_hr = packed + t.w_hr;
+    run->vectors = packed + t.vectors;
     run->saved = (const char *)back->saved + FRNN_HEADER_SIZE + index * run->layout->size;
     run->dh = adjoint + t.dh;
     run->carry = adjoint + t.carry;
     run->gradients = back->gradients == NULL ? NULL : &back->gradients[index];
-    run->dalpha = NULL;
-    if (frnn_cell_get(net->cell)->alpha && run->gradients != NULL && run->gradients->alpha != NULL)
-        run->dalpha = adjoint + t.dalpha;
     run->total_bias = (double *)(void *)(adjoint + t.total_bias);
-    run->total_alpha = (double *)(void *)(adjoint + t.total_alpha);
-    const frnn_gradients sums = {
-        .weight_ih =
-            run->gradients == NULL || run->gradients->weight_ih == NULL ? NULL : adjoint + t.sum_ih,
-        .weight_hh =
-            run->gradients == NULL || run->gradients->weight_hh == NULL ? NULL : adjoint + t.sum_hh,
-    };
-    run->sums = sums;
+    run->total_vectors = (double *)(void *)(adjoint + t.total_vectors);
+    run->dvectors = NULL;
+    memset(&run->sums, 0, sizeof run->sums);
+    if (run->gradients != NULL) {
+        const frnn_gradients *g = run->gradients;
+        if (g->alpha != NULL || g->peephole != NULL)
+            run->dvectors = adjoint + t.dvectors;
+        run->sums.weight_ih = g->weight_ih == NULL ? NULL : adjoint + t.sum_ih;
+        run->sums.weight_hh = g->weight_hh == NULL ? NULL : adjoint + t.sum_hh;
+        run->sums.weight_hr = g->weight_hr == NULL ? NULL : adjoint + t.sum_hr;
+    }
     if (part.gates > 0)
         frnn_part_backward(run);
     else
@@ -359,7 +411,8 @@ static void run_part(const frnn_config *net, const char *packed, const frnn_back
 static void run_layers(const frnn_config *net, const char *packed, const plan *p,
                        const frnn_back *back, frnn_part_back *run) {
     const size_t L = net->num_layers, D = net->num_directions;
-    const size_t width = net->hidden_size * run->itemsize; /* bytes of one direction's output */
+    const size_t outputs = frnn_output_size(net),
+                 width = outputs * run->itemsize; /* a direction's */
     char *const between = back->scratch;
     const char *dy = back->dy;
     for (size_t layer = L; layer-- > 0;) {
@@ -369,7 +422,7 @@ static void run_layers(const frnn_config *net, const char *packed, const plan *p
             run->dy = dy == NULL ? NULL : dy + direction * width;
             run->dx = dx;
             run->dx_add = direction == 1;
-            run->dx_row = layer == 0 ? back->dx_row : (ptrdiff_t)(D * net->hidden_size);
+            run->dx_row = layer == 0 ? back->dx_row : (ptrdiff_t)(D * outputs);
             run->dx_step = layer == 0 ? back->dx_step : (ptrdiff_t)back->batch * run->dx_row;
             for (size_t d = 0; d < 2; d++)
                 run->below[d] = layer > 0 && d < D ? (const char *)back->saved + FRNN_HEADER_SIZE +
@@ -396,8 +449,8 @@ frnn_status frnn_backward(const frnn_config *net, const void *packed, size_t pac
     frnn_part_back run = {
         .kernels = frnn_kernels_active(net->dtype),
         .layout = &layout,
-        .cell = net->cell,
-        .activation = net->activation,
+        .net = net,
+        .plain = frnn_config_plain(net),
         .itemsize = frnn_itemsize(net->dtype),
         .steps = back->steps,
         .batch = back->batch,
@@ -415,7 +468,15 @@ frnn_status frnn_backward(const frnn_config *net, const void *packed, size_t pac
     };
     if (run.kernels == NULL)
         return FRNN_E_ISA;
-    if (back->batch > 0 && back->steps > 0)
+    frnn_ragged ragged;
+    if (is_ragged(back) && back->batch > 0) {
+        char *const memory = (char *)back->scratch + p.total - p.ragged;
+        ragged = frnn_ragged_begin(memory, back->steps, back->batch, back->lengths, back->reset);
+        run.ragged = &ragged;
+        run.steps = ragged.visits;
+        clear_padding(net, back);
+    }
+    if (back->batch > 0 && run.steps > 0)
         run_layers(net, packed, &p, back, &run);
     else if (back->gradients != NULL && !back->accumulate && header.position == 0)
         zero_gradients(net, back->gradients);

@@ -16,8 +16,10 @@ import os as _os
 from . import init
 from ._core import available_isas, isa
 from ._core import version as _version
+from .gated import GRU, LSTM, MinGRU
+from .gated_leaky import gated_leaky, gated_leaky_backward
 from .io import load, load_tensors
-from .layers import LSTM, RNN, LeakyRNN
+from .layers import RNN, LeakyRNN
 from .leaky import Leaky, leaky
 from .stream import Stream
 from .threads import get_num_threads, set_num_threads
@@ -31,14 +33,18 @@ if isa() is None:
 
 __version__ = _version()
 __all__ = [
+    "GRU",
     "LSTM",
     "RNN",
     "Gradients",
     "Leaky",
     "LeakyRNN",
+    "MinGRU",
     "Stream",
     "Tape",
     "available_isas",
+    "gated_leaky",
+    "gated_leaky_backward",
     "get_num_threads",
     "init",
     "isa",

@@ -1,7 +1,9 @@
-"""What all layers share: parameters, calls, states, copies. The layers are in layers.py."""
+"""What all layers share: parameters, calls, states, copies. The layers are in layers.py, gated.py
+and leaky.py."""
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Mapping
@@ -9,7 +11,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from . import _core
+from . import _core, _sequences
+from ._activations import SIGMOID, TANH, Activation
 from ._arrays import (
     Array,
     as_input,
@@ -20,10 +23,15 @@ from ._arrays import (
     check_size,
     describe,
 )
+from ._tape import as_state
 from .stream import Stream
 from .training import Gradients, Tape, backward, forward_train
 
 State = Array | tuple[Array, Array]
+
+
+# What copies make anew.
+_OF_THE_MOMENT = ("_plain", "_packed", "_ready", "_piece_nets", "_lock", "_net_kind")
 
 
 class Layer:
@@ -35,8 +43,19 @@ class Layer:
     """
 
     _cell: ClassVar[str]
-    activation: str = "tanh"
+    _states: ClassVar[int] = 1  # arrays of a state
     _parallel_time: bool = False
+
+    # Options of the net, as they are in a layer that has none.
+    activation: Activation = TANH
+    gate_activation: Activation = SIGMOID
+    output_activation: Activation = TANH
+    clip: float | None = None
+    cell_clip: float | None = None
+    proj_size: int = 0
+    peephole: bool = False
+    dropout: float = 0.0
+    go_backwards: bool = False
 
     def __init__(self, input_size: int, hidden_size: int, batch_first: bool, dtype: Any) -> None:
         self.input_size = check_size("input_size", input_size)
@@ -48,7 +67,9 @@ class Layer:
         self._parameters: dict[str, Array] = {}
         self._plain: _core.Net | None = None  # without weights
         self._packed: _core.Net | None = None
-        self._directions: list[_core.Net] | None = None  # each part as a net of its own
+        # What a plain call needs, in one attribute: Net.call, batch_first and _parallel_time.
+        self._ready: tuple[Any, bool, bool] | None = None
+        self._piece_nets: dict[int, list[_core.Net]] = {}
         self._lock = threading.Lock()
 
     # ---- Parameters
@@ -59,7 +80,8 @@ class Layer:
         array.flags.writeable = False
         with self._lock:
             self._parameters[name] = array
-            self._packed = self._directions = None
+            self._packed = self._ready = None
+            self._piece_nets = {}
 
     def _check_parameter(self, name: str, value: Any) -> Array:
         expected = self._parameters[name].shape
@@ -80,6 +102,7 @@ class Layer:
         if name in self.__dict__.get("_parameters", {}):
             self._set_parameter(name, self._check_parameter(name, value))
         else:
+            self.__dict__["_ready"] = None
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
@@ -128,23 +151,44 @@ class Layer:
         """Arrays by parameter name in the order of the C library: a tuple per layer, direction."""
         raise NotImplementedError
 
+    def _net_options(self) -> dict[str, Any]:
+        """The options of the net in the words of the core."""
+        return {
+            "proj_size": self.proj_size,
+            "peephole": self.peephole,
+            "clip": self.clip or 0.0,
+            "cell_clip": self.cell_clip or 0.0,
+            "activation": self.activation,
+            "gate_activation": self.gate_activation,
+            "output_activation": self.output_activation,
+        }
+
+    @functools.cached_property
+    def _net_kind(self) -> tuple[Any, ...]:
+        names = ("input_size", "hidden_size", "num_layers", "bidirectional", "dtype")
+        sizes = (getattr(self, name) for name in names)
+        options = (*self._net_options().values(), self.go_backwards)
+        return (self._cell, *sizes, *options, tuple(self._parameters))
+
     def _kind(self) -> tuple[Any, ...]:
         """What two layers have in common if a tape of one serves the other."""
-        names = ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first", "dtype")
-        options = (getattr(self, name) for name in names)
-        return (self._cell, self.activation, *options, tuple(self._parameters))
+        return self._net_kind, self.batch_first
+
+    def _new_net(self, input_size: int, num_layers: int, directions: int) -> _core.Net:
+        """A net of this kind without weights."""
+        return _core.Net(
+            self._cell,
+            self.dtype.name,
+            input_size,
+            self.hidden_size,
+            num_layers,
+            directions,
+            **self._net_options(),
+        )
 
     def _check_sizes(self) -> _core.Net:
         """The net without its weights, or an error if it could not be held in memory."""
-        return _core.Net(
-            self._cell,
-            self.activation,
-            self.dtype.name,
-            self.input_size,
-            self.hidden_size,
-            self.num_layers,
-            1 + self.bidirectional,
-        )
+        return self._new_net(self.input_size, self.num_layers, 1 + self.bidirectional)
 
     def _net(self) -> _core.Net:
         """The net with packed weights, packed again if a parameter has changed."""
@@ -152,32 +196,36 @@ class Layer:
             if self._packed is None:
                 self._plain = self._plain or self._check_sizes()
                 self._packed = self._plain.pack(self._in_parts(self._parameters))
+            if self._ready is None and not self.go_backwards:
+                self._ready = self._packed.call, self.batch_first, self._parallel_time
             return self._packed
 
-    def _direction_nets(self) -> list[_core.Net]:
-        """Each direction of each layer as a net of its own, packed again after a change."""
+    def _pieces(self, directions: int) -> list[_core.Net]:
+        """Each layer as a net of its own, or with `directions` 1 each direction of each layer;
+        packed again after a change."""
         with self._lock:
-            if self._directions is None:
-                nets, width = [], (1 + self.bidirectional) * self.hidden_size
-                for index, weights in enumerate(self._in_parts(self._parameters)):
-                    inputs = self.input_size if index <= self.bidirectional else width
-                    net = _core.Net(
-                        self._cell,
-                        self.activation,
-                        self.dtype.name,
-                        inputs,
-                        self.hidden_size,
-                        1,
-                        1,
-                    )
-                    nets.append(net.pack([weights]))
-                self._directions = nets
-            return self._directions
+            nets = self._piece_nets.get(directions)
+            if nets is None:
+                nets, parts = [], self._in_parts(self._parameters)
+                for start in range(0, len(parts), directions):
+                    inputs = self.input_size if start <= self.bidirectional else self._output_size
+                    net = self._new_net(inputs, 1, directions)
+                    nets.append(net.pack(parts[start : start + directions]))
+                self._piece_nets[directions] = nets
+            return nets
 
     # ---- Calls
 
     def __call__(
-        self, x: Any, state: Any = None, *, out: Array | None = None
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        out: Array | None = None,
+        lengths: Any = None,
+        reset: Any = None,
+        mask: Any = None,
+        zero_output_for_mask: bool = False,
     ) -> tuple[Array, State]:
         """Runs whole sequences.
 
@@ -186,23 +234,46 @@ class Layer:
                 array-like whose values the layer's dtype holds exactly.
             state: what a call returned, to carry on from there; zeros if None. For LSTM (h, c), for
                 LeakyRNN of form potential u, else h; arrays [L * D, B, H] ([L * D, H] for one
-                sequence), ordered layer 0, layer 0 reverse, layer 1, ... For Leaky [B, H] or [H].
+                sequence; h of an LSTM with a projection has P values), ordered layer 0, layer 0
+                reverse, layer 1, ... For Leaky [B, H] or [H].
             out: an array for y, of y's shape and dtype; must not overlap x.
+            lengths: B integers from 0 to T, in any order: row b has only its first lengths[b]
+                steps, in which both directions start and end. After them y is 0, and the state is
+                that after the row's last step; what stands in x is not looked at.
+            reset: booleans of the shape of x without I. Where True, the row starts anew at that
+                step, from the initial state of this call. Directions that read backwards do so
+                before they visit the step before: the row is as if cut in two there.
+            mask: booleans likewise, not together with lengths or reset. Where False, the row skips
+                that step as in Keras: its state stays, and y repeats the output before, for a
+                reverse direction the one after (0 if there is none).
+            zero_output_for_mask: y is 0 at skipped steps instead.
 
         Returns:
-            y, [T, B, D * H] in the layout of x, the outputs of the last layer, forward units
-            first; and the state after the last step, in the form of `state`.
+            y, [T, B, D * H] in the layout of x ([T, B, D * P] with a projection), the outputs of
+            the last layer, forward units first; and the state after the last step, in the form of
+            `state`. With `go_backwards` y is in the order in which the steps were read.
 
         Raises:
             TypeError, ValueError: if an argument does not fit; nothing has been computed then.
+
+        Example:
+            >>> from fastrnn import RNN
+            >>> x = np.ones((5, 2, 3), np.float32)
+            >>> y, h = RNN(3, 8, seed=0)(x, lengths=[5, 2])
+            >>> bool(y[1, 1].any()), bool(y[2, 1].any()), bool((h[0, 1] == y[1, 1]).all())
+            (True, False, True)
         """
-        net = self._packed or self._net()
-        result = net.call(x, state, out, self.batch_first, self._parallel_time)
-        if result is None:
-            x, state, out = self._converted(x, state, out, net.states)
-            result = net.call(x, state, out, self.batch_first, self._parallel_time)
-            assert result is not None
-        return result
+        ready = self._ready
+        plain = lengths is None and reset is None and mask is None and not zero_output_for_mask
+        if plain and ready is not None:
+            call, batch_first, parallel_time = ready
+            result = call(x, state, out, batch_first, parallel_time)
+            if result is not None:
+                return result
+        forms = _sequences.Forms(lengths, reset, mask, zero_output_for_mask)
+        run = _sequences.runner(self._net(), self._parallel_time, None)
+        y, final, _ = _sequences.run(self, run, x, state, out, forms)
+        return y, final
 
     def forward_train(
         self,
@@ -211,18 +282,27 @@ class Layer:
         *,
         out: Array | None = None,
         checkpoint: int | str | None = None,
+        lengths: Any = None,
+        reset: Any = None,
+        mask: Any = None,
+        zero_output_for_mask: bool = False,
+        rng: Any = None,
     ) -> tuple[Array, State, Tape]:
         """Runs whole sequences as a call does, bit for bit, and keeps what `backward` needs.
 
+        Only here `dropout` acts: outputs of every layer but the last become 0 with that
+        probability, else 1 / (1 - dropout) of themselves.
+
         Args:
-            x, state, out: as of a call. The tape refers to x, which must not change before the
-                backward; y may.
+            x, state, out, lengths, reset, mask, zero_output_for_mask: as of a call. The tape refers
+                to x, which must not change before the backward; y may.
             checkpoint: None keeps the activations of every step (for LSTM 5 H values). A number k
                 keeps the state before every k-th step, from which the backward runs the steps once
                 more: less memory for about a third more time, and the same gradients, bit for bit.
                 k is rounded up to whole blocks of 128 rows of the batch. "auto" takes k near
                 sqrt(T). Of bidirectional layers on layers the outputs of the inner ones are kept
-                too.
+                too. Not together with lengths, reset, mask or dropout.
+            rng: a seed or a Generator, from which what is dropped is drawn; None draws anew.
 
         Returns:
             y and the state as of a call, and a tape for any number of calls of `backward`.
@@ -230,9 +310,12 @@ class Layer:
         Raises:
             TypeError, ValueError: if an argument does not fit; nothing has been computed then.
 
-        Source: Chen et al. (2016) for checkpoints.
+        Source: Chen et al. (2016) for checkpoints; Zaremba et al. (2014) for dropout.
         """
-        return forward_train(self, x, state, out, checkpoint)
+        forms = _sequences.PLAIN
+        if not (lengths is reset is mask is None) or zero_output_for_mask:
+            forms = _sequences.Forms(lengths, reset, mask, zero_output_for_mask)
+        return forward_train(self, x, state, out, checkpoint, forms, rng)
 
     def backward(
         self,
@@ -249,8 +332,8 @@ class Layer:
         Args:
             tape: of a `forward_train` of this layer; the parameters are those of that call.
             dy: the gradient of the loss with respect to y, in y's shape; or without the axis of
-                time, [B, D * H] ([D * H] for one sequence), if the loss sees only the output of
-                the last time step; or None for zeros.
+                time, [B, D * H] ([D * H] for one sequence), if the loss sees only y at the last
+                time step; or None for zeros.
             dstate: likewise of the final state, in its form; an entry or all of it may be None.
             out: arrays by parameter name, to which the gradients are added.
             need_x, need_params: whether these gradients are wanted.
@@ -273,31 +356,44 @@ class Layer:
         """
         return backward(self, tape, dy, dstate, out, need_x, need_params)
 
-    def _state_shape(self, batch: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of a state array; batch is (B,), or () for one unbatched sequence."""
-        return (self.num_layers * (1 + self.bidirectional), *batch, self.hidden_size)
+    @property
+    def _output_size(self) -> int:
+        """The values of y at one step."""
+        return (1 + self.bidirectional) * (self.proj_size or self.hidden_size)
 
-    def _check_state(self, state: Any, count: int, batch: tuple[int, ...]) -> tuple[Array, ...]:
-        """The state's arrays, contiguous; none of them for None."""
+    def _state_shapes(self, batch: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """The shapes of a state's arrays; batch is (B,), or () for one unbatched sequence."""
+        parts = self.num_layers * (1 + self.bidirectional)
+        sizes = (self.proj_size or self.hidden_size, self.hidden_size)
+        return tuple((parts, *batch, size) for size in sizes[: self._states])
+
+    def _check_state(self, name: str, state: Any, batch: tuple[int, ...]) -> tuple[Any, ...]:
+        """The arrays of a state or of its gradient, contiguous; none of them for None. An array
+        of a gradient may be None."""
         if state is None:
             return ()
-        names: tuple[str, ...] = ("state",)
-        if count == 1:
+        shapes, d = self._state_shapes(batch), name.removesuffix("state")
+        names = [name] if self._states == 1 else [f"{name}[0] ({d}h)", f"{name}[1] ({d}c)"]
+        if self._states == 1:
             state = (state,)
-        else:
-            names = ("state[0] (h)", "state[1] (c)")
-            if not isinstance(state, (tuple, list)) or len(state) != count:
-                raise TypeError(f"state: expected a tuple (h, c), got {describe(state)}")
-        shape = self._state_shape(batch)
-        arrays = []
-        for name, value in zip(names, state, strict=True):
-            array = as_real(name, value, self.dtype)
+        elif not isinstance(state, (tuple, list)) or len(state) != self._states:
+            raise TypeError(f"{name}: expected a tuple ({d}h, {d}c), got {describe(state)}")
+        arrays: list[Array | None] = []
+        for label, value, shape in zip(names, state, shapes, strict=True):
+            if value is None and d:
+                arrays.append(None)
+                continue
+            array = as_real(label, value, self.dtype)
             if array.shape != shape:
-                raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+                raise ValueError(f"{label}: expected shape {shape}, got {array.shape}")
             arrays.append(np.require(array, requirements=["C", "A"]))
         return tuple(arrays)
 
-    def _converted(self, x: Any, state: Any, out: Any, states: int) -> tuple[Any, Any, Any]:
+    def _batch(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(B,) of the shape of x or y, or () if it is of one unbatched sequence."""
+        return () if len(shape) == 2 else (shape[0 if self.batch_first else 1],)
+
+    def _converted(self, x: Any, state: Any, out: Any) -> tuple[Any, Any, Any]:
         """The arguments of a call as arrays that the kernels take, or an error that names one."""
         x = as_input("x", x, self.dtype)
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
@@ -305,14 +401,10 @@ class Layer:
             raise ValueError(
                 f"x: expected {axes} or [T, I] with I = {self.input_size}, got shape {x.shape}"
             )
-        batch = () if x.ndim == 2 else (x.shape[0 if self.batch_first else 1],)
-        arrays = self._check_state(state, states, batch)
+        arrays = self._check_state("state", state, self._batch(x.shape))
         if out is not None:
-            shape = (*x.shape[:-1], (1 + self.bidirectional) * self.hidden_size)
-            out = check_out(out, shape, self.dtype)
-        if state is not None:
-            state = arrays if states > 1 else arrays[0]
-        return x, state, out
+            out = check_out(out, (*x.shape[:-1], self._output_size), self.dtype)
+        return x, as_state(arrays) if arrays else None, out
 
     def stream(self, batch_size: int = 1) -> Stream:
         """A state of its own over this layer's present weights, to be run one step at a time.
@@ -321,7 +413,7 @@ class Layer:
             batch_size: B, sequences that step together.
 
         Raises:
-            ValueError: if the layer is bidirectional.
+            ValueError: if the layer is bidirectional or goes backwards.
 
         Example:
             >>> from fastrnn import LSTM
@@ -341,13 +433,13 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        del state["_plain"], state["_packed"], state["_directions"], state["_lock"]
+        for name in _OF_THE_MOMENT:
+            state.pop(name, None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(
-            state, _plain=None, _packed=None, _directions=None, _lock=threading.Lock()
-        )
+        nets = {"_plain": None, "_packed": None, "_ready": None, "_piece_nets": {}}
+        self.__dict__.update(state, **nets, _lock=threading.Lock())
         for array in self._parameters.values():
             array.flags.writeable = False
 

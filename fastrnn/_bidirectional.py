@@ -13,21 +13,20 @@ import numpy as np
 
 from . import _core
 from ._arrays import Array
+from ._tape import Grads, all_steps, as_state, as_tuple, joined, part
 
 if TYPE_CHECKING:
     from ._base import Layer
-
-Shape = tuple[int, ...]
 
 
 class BidirectionalTape:
     """Has the interface of `_core.Tape`, for nets of two directions."""
 
-    def __init__(self, layer: Layer, states: int, segment: int) -> None:
-        self._hidden, self._batch_first = layer.hidden_size, layer.batch_first
-        self._dtype, self._states = layer.dtype, states
+    def __init__(self, layer: Layer, segment: int) -> None:
+        self._batch_first, self._dtype = layer.batch_first, layer.dtype
+        self._width = layer._output_size // 2  # of one direction
         self._tapes = [_core.Tape(segment) for _ in range(2 * layer.num_layers)]
-        self._nets = layer._direction_nets()
+        self._nets = layer._pieces(1)
         self._inputs: list[Array] = []  # of each layer
 
     def _views(self, x: Array) -> tuple[Array, Array]:
@@ -37,32 +36,31 @@ class BidirectionalTape:
 
     def _outputs(self, y: Array) -> tuple[Array, Array]:
         """The share of each direction in y, as it sees it."""
-        forward, reverse = y[..., : self._hidden], y[..., self._hidden :]
+        forward, reverse = y[..., : self._width], y[..., self._width :]
         return self._views(forward)[0], self._views(reverse)[1]
 
     def forward(self, x: Array, state: Any, out: Array | None) -> tuple[Array, Any]:
         """As Net.call with a tape; the arguments have been converted."""
-        states = state if isinstance(state, tuple) else (state,)
+        states = as_tuple(state)
         layers = len(self._nets) // 2
         finals = []
         for layer in range(layers):
             self._inputs.append(x)
             last = layer == layers - 1
-            shape = (*x.shape[:-1], 2 * self._hidden)
+            shape = (*x.shape[:-1], 2 * self._width)
             y = out if last and out is not None else np.empty(shape, self._dtype)
-            for direction, (view, part) in enumerate(
+            for direction, (view, share) in enumerate(
                 zip(self._views(x), self._outputs(y), strict=True)
             ):
                 index = 2 * layer + direction
-                start = None if state is None else _part(states, index)
+                start = None if state is None else part(states, slice(index, index + 1))
                 result = self._nets[index].call(
-                    view, start, part, self._batch_first, False, self._tapes[index]
+                    view, start, share, self._batch_first, False, self._tapes[index]
                 )
                 assert result is not None
-                finals.append(result[1] if self._states > 1 else (result[1],))
+                finals.append(as_tuple(result[1]))
             x = y
-        joined = tuple(np.concatenate(arrays) for arrays in zip(*finals, strict=True))
-        return x, joined if self._states > 1 else joined[0]
+        return x, as_state(joined(finals))
 
     @property
     def nbytes(self) -> int:
@@ -73,33 +71,30 @@ class BidirectionalTape:
         """The arrays that the backward reads."""
         return tuple(self._inputs)
 
-    def shapes(self) -> tuple[Shape, Shape, Shape]:
-        """Of x, of y and of a state array."""
-        x, (_, _, state) = self._inputs[0].shape, self._tapes[0].shapes()
-        return x, (*x[:-1], 2 * self._hidden), (len(self._nets), *state[1:])
-
     def backward(
         self,
         dy: Array | None,
         dstate: tuple[Array | None, ...],
         need_x: bool,
-        grads: list[tuple[Array | None, ...]] | None,
+        grads: Grads | None,
         accumulate: bool = False,
     ) -> tuple[Array | None, tuple[Array, ...]]:
         """As _core.Tape.backward."""
         finals: list[tuple[Array, ...]] = []
-        dy = self._all_steps(dy)
+        if dy is not None:  # the last step of all is the first of a reverse direction
+            shape = (*self._inputs[0].shape[:-1], 2 * self._width)
+            dy = all_steps(dy, shape, self._batch_first)
         for layer in reversed(range(len(self._nets) // 2)):
             shares = (None, None) if dy is None else self._outputs(dy)
             dxs = []
             for direction in (1, 0):
                 index = 2 * layer + direction
-                part = None if grads is None else [grads[index]]
+                own = None if grads is None else [grads[index]]
                 dx, final = self._tapes[index].backward(
                     shares[direction],
                     tuple(None if d is None else d[index : index + 1] for d in dstate),
                     need_x or layer > 0,
-                    part,
+                    own,
                     accumulate,
                 )
                 dxs.append(dx)
@@ -109,21 +104,4 @@ class BidirectionalTape:
             else:
                 dy = dxs[1]
                 dy += self._views(dxs[0])[1]
-        joined = tuple(np.concatenate(arrays[::-1]) for arrays in zip(*finals, strict=True))
-        return dy, joined
-
-    def _all_steps(self, dy: Array | None) -> Array | None:
-        """dy with its axis of time: the last step of all is the first of a reverse direction."""
-        shape = self.shapes()[1]
-        if dy is None or dy.ndim == len(shape):
-            return dy
-        whole = np.zeros(shape, self._dtype)
-        if whole.size:
-            np.moveaxis(whole, 1 if self._batch_first and whole.ndim == 3 else 0, 0)[-1] = dy
-        return whole
-
-
-def _part(states: tuple[Array, ...], index: int) -> Any:
-    """The state of one part, as Net.call takes it."""
-    parts = tuple(array[index : index + 1] for array in states)
-    return parts if len(parts) > 1 else parts[0]
+        return dy, joined(finals[::-1])

@@ -112,3 +112,30 @@ cdef inline bint regular(const Py_buffer *b):
             return False
     axis = b.ndim - 1
     return b.ndim > 0 and (b.shape[axis] == 1 or b.strides[axis] == b.itemsize)
+
+
+cdef class Ragged:
+    """Lengths [B] (intp) and resets [T, B] (bool) of the rows of a call, either may be None."""
+    cdef const size_t *lengths
+    cdef const unsigned char *reset
+    cdef View lengths_view, reset_view
+
+    def __cinit__(self, lengths, reset, size_t steps, size_t batch):
+        self.lengths, self.reset = NULL, NULL
+        if lengths is not None:
+            self.lengths_view = contiguous(lengths, batch * sizeof(size_t), "lengths")
+            self.lengths = <const size_t *> self.lengths_view.buffer.buf
+        if reset is not None:
+            self.reset_view = contiguous(reset, steps * batch, "reset")
+            self.reset = <const unsigned char *> self.reset_view.buffer.buf
+
+
+cdef View contiguous(object array, size_t size, str name):
+    """The buffer of an array of so many bytes."""
+    cdef View v = View()
+    PyObject_GetBuffer(array, &v.buffer, PyBUF_STRIDES)
+    v.held = True
+    check_contiguous(&v.buffer)
+    if <size_t> v.buffer.len != size:
+        raise ValueError(f"{name}: expected {size} bytes, got {v.buffer.len}")
+    return v

@@ -8,27 +8,34 @@ cdef extern from "internal.h" nogil:
     ctypedef enum frnn_cell:
         FRNN_CELL_COUNT
     ctypedef enum frnn_activation:
-        FRNN_TANH, FRNN_RELU, FRNN_IDENTITY
+        FRNN_TANH, FRNN_SIGMOID, FRNN_ACTIVATION_COUNT
     ctypedef enum frnn_dtype:
         FRNN_F32, FRNN_F64
 
     enum:
         FRNN_ALIGN
+        FRNN_WEIGHT_COUNT
         FRNN_VERSION_MAJOR
         FRNN_VERSION_MINOR
         FRNN_VERSION_PATCH
 
     ctypedef struct frnn_cell_info:
         const char *name
-        size_t gates, states
-        int memory, alpha, history
+        size_t gates, apart, states
+        int memory, direct, alpha, history
+
+    ctypedef struct frnn_function:
+        frnn_activation kind
+        double alpha, beta
 
     ctypedef struct frnn_config:
         size_t struct_size
         frnn_cell cell
-        frnn_activation activation
         frnn_dtype dtype
-        size_t input_size, hidden_size, num_layers, num_directions
+        size_t input_size, hidden_size, num_layers, num_directions, proj_size
+        int peephole
+        double clip, cell_clip
+        frnn_function activation, gate_activation, output_activation
 
     ctypedef struct frnn_weights:
         const void *weight_ih
@@ -36,6 +43,8 @@ cdef extern from "internal.h" nogil:
         const void *bias_ih
         const void *bias_hh
         const void *alpha
+        const void *weight_hr
+        const void *peephole
 
     ctypedef struct frnn_run:
         size_t struct_size, steps, batch
@@ -50,6 +59,8 @@ cdef extern from "internal.h" nogil:
         int parallel_time
         void *saved
         size_t saved_size
+        const size_t *lengths
+        const unsigned char *reset
 
     ctypedef struct frnn_gradients:
         void *weight_ih
@@ -57,6 +68,8 @@ cdef extern from "internal.h" nogil:
         void *bias_ih
         void *bias_hh
         void *alpha
+        void *weight_hr
+        void *peephole
 
     ctypedef struct frnn_back:
         size_t struct_size, steps, total_steps, batch
@@ -76,6 +89,42 @@ cdef extern from "internal.h" nogil:
         void *scratch
         size_t scratch_size
         int parallel_time
+        const size_t *lengths
+        const unsigned char *reset
+
+    ctypedef struct frnn_gated:
+        size_t struct_size
+        frnn_dtype dtype
+        size_t steps, batch, channels
+        const void *alpha
+        ptrdiff_t alpha_step, alpha_row
+        const void *v
+        ptrdiff_t v_step, v_row
+        void *y
+        ptrdiff_t y_step, y_row
+        void *state
+        ptrdiff_t state_row
+        int parallel_time
+
+    ctypedef struct frnn_gated_back:
+        size_t struct_size
+        frnn_dtype dtype
+        size_t steps, batch, channels
+        const void *alpha
+        const void *v
+        ptrdiff_t alpha_step, alpha_row, v_step, v_row
+        const void *y
+        ptrdiff_t y_step, y_row
+        const void *state
+        ptrdiff_t state_row
+        const void *dy
+        ptrdiff_t dy_step, dy_row
+        void *dalpha
+        void *dv
+        ptrdiff_t dalpha_step, dalpha_row, dv_step, dv_row
+        void *dstate
+        ptrdiff_t dstate_row
+        int parallel_time
 
     ctypedef struct frnn_tensor:
         const char *name
@@ -88,7 +137,7 @@ cdef extern from "internal.h" nogil:
 
     ctypedef struct frnn_model:
         frnn_config config
-        int bias, batch_first
+        int bias, batch_first, go_backwards
         size_t num_tensors
         char message[192]
 
@@ -99,6 +148,8 @@ cdef extern from "internal.h" nogil:
     const char *frnn_strerror(frnn_status status)
     const frnn_cell_info *frnn_cell_get(frnn_cell cell)
     frnn_status frnn_config_check(const frnn_config *net)
+    size_t frnn_output_size(const frnn_config *net)
+    size_t frnn_weight_elements(const frnn_config *net, size_t layer, int which)
     frnn_status frnn_packed_size(const frnn_config *net, size_t *size)
     frnn_status frnn_pack(const frnn_config *net, const frnn_weights *weights, void *packed,
                           size_t packed_size)
@@ -117,6 +168,8 @@ cdef extern from "internal.h" nogil:
     size_t frnn_checkpoint_unit(size_t batch)
     frnn_status frnn_backward_scratch_size(const frnn_config *net, size_t steps, size_t batch,
                                            size_t *size)
+    frnn_status frnn_ragged_backward_scratch_size(const frnn_config *net, size_t steps,
+                                                  size_t batch, size_t *size)
     frnn_status frnn_backward(const frnn_config *net, const void *packed, size_t packed_size,
                               const frnn_back *back)
     frnn_status frnn_state_size(const frnn_config *net, size_t batch, size_t *size)
@@ -127,8 +180,12 @@ cdef extern from "internal.h" nogil:
                                size_t state_size, size_t index, const void *values)
     frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch,
                                   size_t *size)
+    frnn_status frnn_ragged_scratch_size(const frnn_config *net, size_t steps, size_t batch,
+                                         size_t *size)
     frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t packed_size,
                              const frnn_run *run)
+    frnn_status frnn_gated_leaky(const frnn_gated *gated)
+    frnn_status frnn_gated_leaky_backward(const frnn_gated_back *back)
     frnn_status frnn_model_open(frnn_model *model, const void *data, size_t size)
     frnn_status frnn_model_open_tensors(frnn_model *model, const void *data, size_t size)
     frnn_status frnn_model_tensor(const frnn_model *model, size_t index, frnn_tensor *tensor)

@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 class Net:
@@ -8,12 +9,18 @@ class Net:
     def __init__(
         self,
         cell: str,
-        activation: str,
         dtype: str,
         input_size: int,
         hidden_size: int,
         num_layers: int,
         num_directions: int,
+        proj_size: int = 0,
+        peephole: bool = False,
+        clip: float = 0.0,
+        cell_clip: float = 0.0,
+        activation: tuple[str, float, float] = ...,
+        gate_activation: tuple[str, float, float] = ...,
+        output_activation: tuple[str, float, float] = ...,
     ) -> None: ...
     def pack(self, weights: list[tuple[NDArray[Any] | None, ...]]) -> Net: ...
     def call(
@@ -24,10 +31,19 @@ class Net:
         batch_first: bool,
         parallel_time: bool,
         tape: Tape | None = None,
+        lengths: NDArray[np.intp] | None = None,
+        reset: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[Any], Any] | None: ...
     def saved_size(self, steps: int, batch: int) -> int: ...
     def call_train(
-        self, x: Any, state: Any, out: Any, batch_first: bool, saved: NDArray[Any]
+        self,
+        x: Any,
+        state: Any,
+        out: Any,
+        batch_first: bool,
+        saved: NDArray[Any],
+        lengths: NDArray[np.intp] | None = None,
+        reset: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[Any], Any] | None: ...
     def backward(
         self,
@@ -39,6 +55,8 @@ class Net:
         need_x: bool,
         grads: list[tuple[NDArray[Any] | None, ...]] | None,
         accumulate: bool = False,
+        lengths: NDArray[np.intp] | None = None,
+        reset: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[Any] | None, tuple[NDArray[Any], ...]]: ...
 
 class Tape:
@@ -46,7 +64,7 @@ class Tape:
     @property
     def nbytes(self) -> int: ...
     def inputs(self) -> tuple[NDArray[Any], ...]: ...
-    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]: ...
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, ...], ...]]: ...
     def backward(
         self,
         dy: NDArray[Any] | None,
@@ -63,6 +81,24 @@ class Stream:
     def set(self, arrays: tuple[NDArray[Any], ...]) -> None: ...
     def step(self, x: Any, out: Any = None) -> NDArray[Any]: ...
 
+def gated_leaky(
+    alpha: NDArray[Any],
+    v: NDArray[Any],
+    state: NDArray[Any],
+    out: NDArray[Any],
+    parallel_time: bool,
+) -> None: ...
+def gated_leaky_backward(
+    alpha: NDArray[Any],
+    v: NDArray[Any],
+    y: NDArray[Any],
+    state: NDArray[Any],
+    dy: NDArray[Any] | None,
+    dalpha: NDArray[Any],
+    dv: NDArray[Any],
+    dstate: NDArray[Any],
+    parallel_time: bool,
+) -> None: ...
 def open_model(
     data: bytes, bare: bool = False
 ) -> tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...], bytes]]]: ...

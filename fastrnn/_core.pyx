@@ -22,7 +22,13 @@ cdef double GIL_FLOPS = 2e4
 # A longer call is cut into pieces of about this much work, between which Ctrl-C is heard.
 cdef double SIGNAL_FLOPS = 5e8
 
-cdef dict ACTIVATIONS = {"tanh": FRNN_TANH, "relu": FRNN_RELU, "identity": FRNN_IDENTITY}
+# In the order of enum frnn_activation.
+cdef tuple ACTIVATIONS = (
+    "tanh", "relu", "identity", "sigmoid", "hard_sigmoid", "affine", "leaky_relu",
+    "thresholded_relu", "scaled_tanh", "elu", "softsign", "softplus",
+)
+cdef tuple TANH = ("tanh", 0.0, 0.0)
+cdef tuple SIGMOID = ("sigmoid", 0.0, 0.0)
 cdef dict ERRORS = {FRNN_E_SIZE: MemoryError, FRNN_E_ISA: RuntimeError}
 
 
@@ -39,48 +45,71 @@ cdef frnn_cell cell_number(str name) except *:
     raise ValueError(f"cell: expected one of the table of cells, got {name!r}")
 
 
+cdef frnn_function function(tuple activation) except *:
+    """From (name, alpha, beta)."""
+    cdef frnn_function f
+    name, f.alpha, f.beta = activation
+    f.kind = <frnn_activation> <int> ACTIVATIONS.index(name)
+    return f
+
+
+cdef tuple function_tuple(const frnn_function *f):
+    return ACTIVATIONS[<int> f.kind], f.alpha, f.beta
+
+
 include "_buffers.pxi"
 
 
 cdef class Net:
-    """A configuration with its packed weights; immutable after pack(), shared by streams."""
+    """A configuration with its packed weights; immutable after pack(), shared by streams.
+
+    An activation is a tuple (name, alpha, beta), a limit of 0 none."""
     cdef frnn_config config
     cdef readonly size_t gates, states
+    cdef size_t width         # values of h, and of one direction's output
     cdef object dtype
     cdef Memory packed, packed_back
     cdef list weights         # as given to pack(), for packed_back
     cdef list spare, spare_back   # workspaces of calls that are over, for the next ones
     cdef double step_flops    # work of one step of one sequence
 
-    def __init__(self, str cell, str activation, str dtype, size_t input_size,
-                 size_t hidden_size, size_t num_layers, size_t num_directions):
+    def __init__(self, str cell, str dtype, size_t input_size, size_t hidden_size,
+                 size_t num_layers, size_t num_directions, size_t proj_size=0,
+                 bint peephole=False, double clip=0.0, double cell_clip=0.0,
+                 tuple activation=TANH, tuple gate_activation=SIGMOID,
+                 tuple output_activation=TANH):
         cdef size_t packed_size
-        self.config.struct_size = sizeof(frnn_config)
-        self.config.cell = cell_number(cell)
-        self.config.activation = ACTIVATIONS[activation]
-        self.config.dtype = FRNN_F32 if dtype == "float32" else FRNN_F64
-        self.config.input_size = input_size
-        self.config.hidden_size = hidden_size
-        self.config.num_layers = num_layers
-        self.config.num_directions = num_directions
-        check(frnn_config_check(&self.config), "configuration")
-        check(frnn_packed_size(&self.config, &packed_size), "configuration")
-        info = frnn_cell_get(self.config.cell)
+        cdef frnn_config *config = &self.config
+        config.struct_size = sizeof(frnn_config)
+        config.cell = cell_number(cell)
+        config.dtype = FRNN_F32 if dtype == "float32" else FRNN_F64
+        config.input_size, config.hidden_size = input_size, hidden_size
+        config.num_layers, config.num_directions = num_layers, num_directions
+        config.proj_size, config.peephole = proj_size, peephole
+        config.clip, config.cell_clip = clip, cell_clip
+        config.activation = function(activation)
+        config.gate_activation = function(gate_activation)
+        config.output_activation = function(output_activation)
+        check(frnn_config_check(config), "configuration")
+        check(frnn_packed_size(config, &packed_size), "configuration")
+        info = frnn_cell_get(config.cell)
         self.gates = info.gates
         self.states = info.states
         self.dtype = numpy.dtype(dtype)
         self.spare, self.spare_back = [], []
+        self.width = frnn_output_size(config)
         self.step_flops = 2.0 * num_layers * num_directions * (
-            self.gates * hidden_size * (<double> input_size + hidden_size) + hidden_size)
+            self.gates * hidden_size * (<double> input_size + self.width) + hidden_size)
 
     def pack(self, list weights):
-        """Packs a list of (weight_ih, weight_hh, bias_ih, bias_hh, alpha), each an array or None:
-        layer by layer, forward before reverse. Returns a new Net, which shares the workspaces of
-        this one."""
+        """Packs a list of (weight_ih, weight_hh, bias_ih, bias_hh, alpha, weight_hr, peephole),
+        each an array or None: layer by layer, forward before reverse. Returns a new Net, which
+        shares the workspaces of this one."""
         cdef Net net = Net.__new__(Net)
         cdef size_t size
         net.config = self.config
         net.gates, net.states, net.step_flops = self.gates, self.states, self.step_flops
+        net.width = self.width
         net.dtype, net.spare, net.spare_back = self.dtype, self.spare, self.spare_back
         net.weights = weights
         check(frnn_packed_size(&self.config, &size), "weights")
@@ -95,23 +124,23 @@ cdef class Net:
         """The addresses of one tuple of arrays per part, checked; `views` holds on to them."""
         cdef View v
         cdef void **field
-        cdef size_t parts = self.config.num_layers * self.config.num_directions
+        cdef size_t expected, parts = self.config.num_layers * self.config.num_directions
         if <size_t> len(arrays) != parts:
             raise ValueError(f"{name}: expected {parts} parts, got {len(arrays)}")
-        table = Memory(parts * 5 * sizeof(void *))
+        table = Memory(parts * FRNN_WEIGHT_COUNT * sizeof(void *))
         field = <void **> table.address
         for p in range(parts):
-            expected = self.weight_sizes(p)
-            for i in range(5):
-                field[5 * p + i] = NULL
+            for i in range(FRNN_WEIGHT_COUNT):
+                field[FRNN_WEIGHT_COUNT * p + i] = NULL
                 if arrays[p][i] is None:
                     continue
                 v = view(arrays[p][i], writable, self.config.dtype)
                 check_contiguous(&v.buffer)
-                if v.buffer.len != expected[i] * v.buffer.itemsize:
+                expected = frnn_weight_elements(&self.config, p // self.config.num_directions, i)
+                if <size_t> v.buffer.len != expected * <size_t> v.buffer.itemsize:
                     raise ValueError(f"{name}: part {p}, array {i} has the wrong size")
                 views.append(v)
-                field[5 * p + i] = v.buffer.buf
+                field[FRNN_WEIGHT_COUNT * p + i] = v.buffer.buf
         return table
 
     cdef Memory gradient_table(self, list grads, list views):
@@ -131,21 +160,17 @@ cdef class Net:
             self.packed_back = packed
         return self.packed_back
 
-    cdef tuple weight_sizes(self, size_t part):
-        rows = self.gates * self.config.hidden_size
-        below = self.config.num_directions * self.config.hidden_size
-        inputs = self.config.input_size if part < self.config.num_directions else below
-        return rows * inputs, rows * self.config.hidden_size, rows, rows, self.config.hidden_size
-
-    def call(self, x, state, out, bint batch_first, bint parallel_time, Tape tape=None):
+    def call(self, x, state, out, bint batch_first, bint parallel_time, Tape tape=None,
+             lengths=None, reset=None):
         """Runs whole sequences: x [T, B, I], [B, T, I] with batch_first, or [T, I]; for a backward
-        with a tape.
+        with a tape; ragged batches with lengths [B] and reset [T, B].
 
         Returns (y, state), or None if an argument would first have to be converted or refused: the
         caller does that and calls again. Nothing has happened then."""
         cdef Py_buffer bx, by
         cdef Workspace space
-        cdef tuple y_shape, state_shape
+        cdef Ragged ragged
+        cdef tuple y_shape, state_shape, c_shape
         if type(x) is not numpy.ndarray or not self.borrow(x, &bx, False):
             return None
         try:
@@ -153,7 +178,7 @@ cdef class Net:
                     or <size_t> bx.shape[bx.ndim - 1] != self.config.input_size):
                 return None
             batch_first = batch_first and bx.ndim == 3
-            width = self.config.num_directions * self.config.hidden_size
+            width = self.config.num_directions * self.width
             y_shape = (bx.shape[0], width)
             if bx.ndim == 3:
                 y_shape = (bx.shape[0], bx.shape[1], width)
@@ -161,7 +186,9 @@ cdef class Net:
                 out = numpy.empty(y_shape, self.dtype)
             elif type(out) is not numpy.ndarray or out.shape != y_shape:
                 return None
-            state_shape = self.state_shape(&bx, batch_first)
+            state_shape = c_shape = self.state_shape(&bx, batch_first, 0)
+            if self.config.proj_size > 0:
+                c_shape = self.state_shape(&bx, batch_first, 1)
             if state is None:
                 state = ()
             else:
@@ -169,20 +196,24 @@ cdef class Net:
                     state = (state,)
                 if type(state) is not tuple or <size_t> len(state) != self.states:
                     return None
-                for array in state:
-                    if not self.plain_state(array, state_shape):
+                for i in range(len(state)):
+                    if not self.plain_state(state[i], self.state_shape(&bx, batch_first, i)):
                         return None
             if not self.borrow(out, &by, True):
                 return None
             try:
                 check_disjoint(&bx, &by)
-                space = self.workspace(&bx, &by, batch_first, parallel_time)
+                ragged = None
+                if lengths is not None or reset is not None:
+                    ragged = Ragged(lengths, reset, bx.shape[1 if batch_first else 0],
+                                    1 if bx.ndim == 2 else bx.shape[0 if batch_first else 1])
+                space = self.workspace(&bx, &by, batch_first, parallel_time, ragged)
                 for i in range(len(state)):
                     space.exchange(self, i, state[i], True)
                 if tape is None:
                     self.run_pieces(&space.run)
                 else:
-                    tape.record(self, space, x, batch_first)
+                    tape.record(self, space, x, batch_first, ragged)
             finally:
                 PyBuffer_Release(&by)
         finally:
@@ -190,7 +221,7 @@ cdef class Net:
         final = numpy.empty(state_shape, self.dtype)
         space.exchange(self, 0, final, False)
         if self.states == 2:
-            final = final, numpy.empty(state_shape, self.dtype)
+            final = final, numpy.empty(c_shape, self.dtype)
             space.exchange(self, 1, final[1], False)
         self.spare.append(space)
         return out, final
@@ -208,13 +239,17 @@ cdef class Net:
         PyBuffer_Release(buffer)
         return False
 
-    cdef tuple state_shape(self, const Py_buffer *x, bint batch_first):
-        cdef tuple shape = (self.config.hidden_size,)
+    cdef tuple state_shape(self, const Py_buffer *x, bint batch_first, size_t index):
+        """Of the state array `index`."""
+        cdef tuple shape = (self.state_width(index),)
         if x.ndim == 3:
             shape = (x.shape[0 if batch_first else 1], *shape)
         if self.gates > 0:
             shape = (self.config.num_layers * self.config.num_directions, *shape)
         return shape
+
+    cdef size_t state_width(self, size_t index) noexcept:
+        return self.width if index == 0 else self.config.hidden_size
 
     cdef bint plain_state(self, object array, tuple shape) except -1:
         cdef Py_buffer buffer
@@ -228,7 +263,7 @@ cdef class Net:
         return contiguous
 
     cdef Workspace workspace(self, const Py_buffer *x, const Py_buffer *y, bint batch_first,
-                             bint parallel_time):
+                             bint parallel_time, Ragged ragged):
         """A workspace whose run is filled for x and y."""
         cdef Workspace space
         cdef int time_axis = 1 if batch_first else 0, row_axis = 0 if batch_first else 1
@@ -239,7 +274,7 @@ cdef class Net:
             space = self.spare.pop()
         except IndexError:
             space = Workspace()
-        space.prepare(self, x.shape[time_axis], x.shape[row_axis] if batched else 1)
+        space.prepare(self, x.shape[time_axis], x.shape[row_axis] if batched else 1, ragged)
         space.run.x, space.run.y = x.buf, y.buf
         space.run.x_step = x.strides[time_axis] // x.itemsize
         space.run.y_step = y.strides[time_axis] // y.itemsize
@@ -253,7 +288,8 @@ cdef class Net:
         cdef double flops = self.step_flops * (whole.batch if whole.batch > 0 else 1)
         cdef size_t left = whole.steps, piece = left
         cdef frnn_run run = whole[0]
-        if self.config.num_directions == 1 and flops * left > SIGNAL_FLOPS:
+        if (self.config.num_directions == 1 and flops * left > SIGNAL_FLOPS
+                and run.lengths == NULL and run.reset == NULL):
             piece = <size_t> (SIGNAL_FLOPS / flops) + 1
         while True:
             run.steps = left if left < piece else piece
@@ -292,15 +328,17 @@ cdef class Net:
         check(frnn_saved_size(&self.config, steps, batch, &size), "saved")
         return size
 
-    def call_train(self, x, state, out, bint batch_first, saved):
+    def call_train(self, x, state, out, bint batch_first, saved, lengths=None, reset=None):
         """As call(), and fills `saved`, bytes on a boundary of FRNN_ALIGN, for backward()."""
-        return self.call(x, state, out, batch_first, False, Tape(0, saved))
+        return self.call(x, state, out, batch_first, False, Tape(0, saved), lengths, reset)
 
     def backward(self, x, saved, dy, tuple dstate, bint batch_first, bint need_x, list grads,
-                 bint accumulate=False):
-        """As Tape.backward, with the x and saved of call_train()."""
+                 bint accumulate=False, lengths=None, reset=None):
+        """As Tape.backward, with the x, saved, lengths and reset of call_train()."""
         cdef Tape tape = Tape(0, saved)
         tape.attach(self, x, batch_first)
+        if lengths is not None or reset is not None:
+            tape.ragged = Ragged(lengths, reset, tape.steps, tape.batch)
         return tape.backward(dy, dstate, need_x, grads, accumulate)
 
 
@@ -308,20 +346,37 @@ cdef class Workspace:
     """State and scratch of one call or one stream; `run` points into them."""
     cdef frnn_run run
     cdef Memory state, scratch
+    cdef size_t most_steps   # that scratch is known to serve
 
-    cdef int prepare(self, Net net, size_t steps, size_t batch) except -1:
+    cdef int prepare(self, Net net, size_t steps, size_t batch, Ragged ragged=None) except -1:
+        if (ragged is not None or self.state is None or batch != self.run.batch
+                or steps > self.most_steps):
+            self.resize(net, steps, batch, ragged is not None)
+        self.run.steps, self.run.batch = steps, batch
+        self.run.lengths, self.run.reset = NULL, NULL
+        if ragged is not None:
+            self.run.lengths, self.run.reset = ragged.lengths, ragged.reset
+        return self.reset(net)
+
+    cdef int resize(self, Net net, size_t steps, size_t batch, bint ragged) except -1:
+        """Makes room; what serves many steps serves fewer."""
         cdef size_t state_size, scratch_size
         check(frnn_state_size(&net.config, batch, &state_size), "state")
-        check(frnn_scratch_size(&net.config, steps, batch, &scratch_size), "scratch")
+        if ragged:
+            check(frnn_ragged_scratch_size(&net.config, steps, batch, &scratch_size), "scratch")
+        else:
+            check(frnn_scratch_size(&net.config, steps, batch, &scratch_size), "scratch")
+        self.most_steps = 0
         if self.state is None or self.state.size < state_size:
             self.state = Memory(state_size)
         if self.scratch is None or self.scratch.size < scratch_size:
             self.scratch = Memory(scratch_size)
+        if not ragged:
+            self.most_steps = steps
         self.run.struct_size = sizeof(frnn_run)
-        self.run.steps, self.run.batch = steps, batch
         self.run.state, self.run.state_size = self.state.address, self.state.size
         self.run.scratch, self.run.scratch_size = self.scratch.address, self.scratch.size
-        return self.reset(net)
+        return 0
 
     cdef int reset(self, Net net) except -1:
         return check(frnn_state_reset(&net.config, self.run.batch, self.run.state,
@@ -332,7 +387,7 @@ cdef class Workspace:
         cdef View v = view(array, not store, net.config.dtype)
         cdef size_t parts = net.config.num_layers * net.config.num_directions
         check_contiguous(&v.buffer)
-        if <size_t> v.buffer.len != (parts * self.run.batch * net.config.hidden_size
+        if <size_t> v.buffer.len != (parts * self.run.batch * net.state_width(index)
                                      * <size_t> v.buffer.itemsize):
             raise ValueError("state: wrong size")
         if store:
@@ -344,6 +399,7 @@ cdef class Workspace:
 
 include "_stream.pxi"
 include "_train.pxi"
+include "_gated.pxi"
 
 
 def open_model(data, bint bare=False):
@@ -351,6 +407,7 @@ def open_model(data, bint bare=False):
     of the net (None if `bare`), and name -> (dtype, shape, bytes)."""
     cdef Py_buffer buffer
     cdef frnn_model model
+    cdef const frnn_config *net
     cdef frnn_tensor tensor
     cdef frnn_status status
     PyObject_GetBuffer(data, &buffer, 0)
@@ -373,17 +430,24 @@ def open_model(data, bint bare=False):
         PyBuffer_Release(&buffer)
     if bare:
         return None, tensors
+    net = &model.config
     config = {
-        "cell": frnn_cell_get(model.config.cell).name.decode(),
-        "activation": [name for name, value in ACTIVATIONS.items()
-                       if value == model.config.activation][0],
-        "input_size": model.config.input_size,
-        "hidden_size": model.config.hidden_size,
-        "num_layers": model.config.num_layers,
-        "bidirectional": model.config.num_directions == 2,
+        "cell": frnn_cell_get(net.cell).name.decode(),
+        "activation": function_tuple(&net.activation),
+        "gate_activation": function_tuple(&net.gate_activation),
+        "output_activation": function_tuple(&net.output_activation),
+        "input_size": net.input_size,
+        "hidden_size": net.hidden_size,
+        "num_layers": net.num_layers,
+        "bidirectional": net.num_directions == 2,
+        "proj_size": net.proj_size,
+        "peephole": bool(net.peephole),
+        "clip": net.clip,
+        "cell_clip": net.cell_clip,
         "bias": bool(model.bias),
         "batch_first": bool(model.batch_first),
-        "dtype": "float32" if model.config.dtype == FRNN_F32 else "float64",
+        "go_backwards": bool(model.go_backwards),
+        "dtype": "float32" if net.dtype == FRNN_F32 else "float64",
     }
     return config, tensors
 

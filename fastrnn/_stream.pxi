@@ -15,7 +15,7 @@ cdef class Stream:
         self.space = Workspace()
         self.space.prepare(net, 1, batch)
         self.x_shape = (batch, net.config.input_size)
-        self.y_shape = (batch, net.config.hidden_size)
+        self.y_shape = (batch, net.width)
         self.dtype = net.dtype
 
     cpdef reset(self):
@@ -23,7 +23,7 @@ cdef class Stream:
         self.space.reset(self.net)
 
     def get(self, tuple arrays):
-        """Copies the state into arrays [L, B, H]."""
+        """Copies the state into arrays [L, B, H] (h with a projection [L, B, P])."""
         for i in range(len(arrays)):
             self.space.exchange(self.net, i, arrays[i], False)
 

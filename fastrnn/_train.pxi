@@ -14,6 +14,7 @@ cdef class Tape:
     cdef Py_ssize_t checkpoint
     cdef size_t steps, batch, segment   # segment 0: every step is saved
     cdef list states                    # before each segment, in their order
+    cdef Ragged ragged                  # or None
 
     def __init__(self, Py_ssize_t checkpoint=0, saved=None):
         self.checkpoint, self.saved, self.states = checkpoint, saved, []
@@ -29,13 +30,14 @@ cdef class Tape:
         return (self.x,)
 
     def shapes(self):
-        """Of x, of y and of a state array."""
+        """Of x, of y and of each state array."""
         cdef Py_buffer x
         PyObject_GetBuffer(self.x, &x, PyBUF_STRIDES)
-        state = self.net.state_shape(&x, self.batch_first)
+        states = tuple(self.net.state_shape(&x, self.batch_first, i)
+                       for i in range(self.net.states))
         PyBuffer_Release(&x)
-        width = self.net.config.num_directions * self.net.config.hidden_size
-        return self.x.shape, (*self.x.shape[:-1], width), state
+        width = self.net.config.num_directions * self.net.width
+        return self.x.shape, (*self.x.shape[:-1], width), states
 
     cdef int attach(self, Net net, object x, bint batch_first) except -1:
         cdef int time_axis = 1 if batch_first and x.ndim == 3 else 0
@@ -57,15 +59,16 @@ cdef class Tape:
         address[0] = <char *> v.buffer.buf
         return 0
 
-    cdef int record(self, Net net, Workspace space, object x, bint batch_first) except -1:
+    cdef int record(self, Net net, Workspace space, object x, bint batch_first,
+                    Ragged ragged) except -1:
         """Runs the forward that `space` is ready for, and keeps what it must."""
         cdef size_t needed, unit, left, piece
         cdef char *address
         cdef frnn_run run = space.run
         self.attach(net, x, batch_first)
-        self.parallel_time = run.parallel_time
+        self.parallel_time, self.ragged = run.parallel_time, ragged
         self.segment = 0
-        if self.checkpoint != 0 and net.gates > 0:
+        if self.checkpoint != 0 and net.gates > 0 and ragged is None:
             unit = frnn_checkpoint_unit(self.batch)
             piece = self.checkpoint if self.checkpoint > 0 else <size_t> math.isqrt(self.steps)
             piece = unit if piece < unit else piece
@@ -109,7 +112,8 @@ cdef class Tape:
             space = net.spare_back.pop()
         except IndexError:
             space = Adjoint()
-        space.prepare(net, self.segment if self.segment else self.steps, self.steps, self.batch)
+        space.prepare(net, self.segment if self.segment else self.steps, self.steps, self.batch,
+                      self.ragged)
         back = &space.back
         back.x = x.buffer.buf
         self.strides(&x.buffer, &back.x_step, &back.x_row)
@@ -139,8 +143,7 @@ cdef class Tape:
             net.run_back(back)
         else:
             self.segments_back(net, back, x.buffer.itemsize)
-        shape = self.shapes()[2]
-        final = tuple(numpy.empty(shape, net.dtype) for _ in range(net.states))
+        final = tuple(numpy.empty(shape, net.dtype) for shape in self.shapes()[2])
         for i in range(net.states):
             space.exchange(net, i, final[i], False)
         net.spare_back.append(space)
@@ -176,7 +179,7 @@ cdef class Tape:
         cdef size_t begin = self.steps, width
         cdef const char *x = <const char *> back.x
         cdef char *address
-        width = net.config.num_directions * net.config.hidden_size
+        width = net.config.num_directions * net.width
         space.prepare(net, self.segment, self.batch)
         y = Memory(self.segment * self.batch * width * <size_t> itemsize)
         held = Tape()
@@ -213,10 +216,17 @@ cdef class Adjoint:
     cdef frnn_back back
     cdef Memory adjoint, scratch
 
-    cdef int prepare(self, Net net, size_t steps, size_t total, size_t batch) except -1:
+    cdef int prepare(self, Net net, size_t steps, size_t total, size_t batch,
+                     Ragged ragged) except -1:
         cdef size_t adjoint_size, scratch_size
         check(frnn_adjoint_size(&net.config, total, batch, &adjoint_size), "backward")
-        check(frnn_backward_scratch_size(&net.config, steps, batch, &scratch_size), "backward")
+        if ragged is None:
+            check(frnn_backward_scratch_size(&net.config, steps, batch, &scratch_size), "backward")
+            self.back.lengths, self.back.reset = NULL, NULL
+        else:
+            check(frnn_ragged_backward_scratch_size(&net.config, steps, batch, &scratch_size),
+                  "backward")
+            self.back.lengths, self.back.reset = ragged.lengths, ragged.reset
         if self.adjoint is None or self.adjoint.size < adjoint_size:
             self.adjoint = Memory(adjoint_size)
         if self.scratch is None or self.scratch.size < scratch_size:
@@ -233,7 +243,7 @@ cdef class Adjoint:
         cdef View v = view(array, not store, net.config.dtype)
         cdef size_t parts = net.config.num_layers * net.config.num_directions
         check_contiguous(&v.buffer)
-        if <size_t> v.buffer.len != (parts * self.back.batch * net.config.hidden_size
+        if <size_t> v.buffer.len != (parts * self.back.batch * net.state_width(index)
                                      * <size_t> v.buffer.itemsize):
             raise ValueError("dstate: wrong size")
         if store:

@@ -1,4 +1,4 @@
-"""Initial values: PyTorch's uniform weights, and retentions from other conventions.
+"""Initial values: PyTorch's uniform weights, biases of gates, retentions from other conventions.
 
 Everywhere in fastrnn `alpha` is the *retention* of a leaky unit, the weight of its past:
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ._activations import finite
 from ._arrays import Array, check_choice
 
 
@@ -29,6 +30,39 @@ def uniform(
     """
     bound = hidden_size**-0.5
     return rng.uniform(-bound, bound, shape).astype(dtype)
+
+
+def chrono(
+    hidden_size: int, t_min: float, t_max: float, rng: int | np.random.Generator | None = None
+) -> Array:
+    """Biases of gates that keep the past, for time scales T uniform on [t_min, t_max] steps.
+
+        b = log(T - 1), so that sigmoid(b) = 1 - 1/T
+
+    with 1 < t_min <= t_max; the paper's range is t_min = 2, t_max the longest dependency. A gate
+    that is the weight of the new gets -b, as sigmoid(-b) = 1/T. `chrono=(t_min, t_max)` of LSTM,
+    GRU and MinGRU sets their biases so.
+
+    Source: Tallec and Ollivier (2018), "Can recurrent neural networks warp time?".
+
+    Example:
+        >>> b = chrono(1000, 2, 50, rng=0)
+        >>> scales = 1 + np.exp(b)
+        >>> bool(2 <= scales.min() < 3), bool(49 < scales.max() <= 50)
+        (True, True)
+    """
+    low, high = checked_scales((t_min, t_max))
+    return np.log(np.random.default_rng(rng).uniform(low - 1, high - 1, hidden_size))
+
+
+def checked_scales(chrono: Any) -> tuple[float, float]:
+    """(t_min, t_max) in steps, as the argument `chrono`."""
+    if not isinstance(chrono, (tuple, list)) or len(chrono) != 2:
+        raise TypeError(f"chrono: expected a tuple (t_min, t_max), got {chrono!r}")
+    low, high = (finite("chrono", value) for value in chrono)
+    if not 1 < low <= high:
+        raise ValueError(f"chrono: expected 1 < t_min <= t_max, got {chrono!r}")
+    return low, high
 
 
 def _numbers(name: str, value: Any) -> Array:

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from . import _core
+from ._activations import SIGMOID, TANH, as_text
 from ._arrays import Array
 from ._base import Layer
-from .layers import LSTM, RNN, LeakyRNN
+from .gated import GRU, LSTM, MinGRU
+from .layers import RNN, LeakyRNN
 from .leaky import Leaky
 
 _DTYPES = {"F32": "<f4", "F64": "<f8"}
@@ -26,7 +28,8 @@ _DTYPES = {"F32": "<f4", "F64": "<f8"}
 def save(layer: Layer, path: str | os.PathLike[str]) -> None:
     """Writes a layer to a file that `load`, the C library and the safetensors package read.
 
-    The file appears under its name only when it is complete.
+    The file appears under its name only when it is complete. It holds the net and its weights;
+    `dropout`, which only training has, is not kept.
 
     Example:
         >>> import fastrnn, tempfile
@@ -50,18 +53,7 @@ def save(layer: Layer, path: str | os.PathLike[str]) -> None:
 
 def dumps(layer: Layer) -> bytes:
     """The bytes of a layer's model file."""
-    config = {
-        "format": 1,
-        "cell": layer._cell,
-        "activation": layer.activation,
-        "input_size": layer.input_size,
-        "hidden_size": layer.hidden_size,
-        "num_layers": layer.num_layers,
-        "bidirectional": layer.bidirectional,
-        "bias": getattr(layer, "bias", True),
-        "batch_first": layer.batch_first,
-    }
-    header: dict[str, Any] = {"__metadata__": {"fastrnn": json.dumps(config)}}
+    header: dict[str, Any] = {"__metadata__": {"fastrnn": json.dumps(_described(layer))}}
     chunks, end = [], 0
     code = "F32" if layer.dtype == np.float32 else "F64"
     for name, array in layer.parameters().items():
@@ -76,6 +68,32 @@ def dumps(layer: Layer) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return b"".join([len(text).to_bytes(8, "little"), text, *chunks])
+
+
+def _described(layer: Layer) -> dict[str, Any]:
+    """The architecture; options that the layer does not use are left out."""
+    config: dict[str, Any] = {
+        "format": 1,
+        "cell": layer._cell,
+        "activation": as_text(layer.activation),
+        "input_size": layer.input_size,
+        "hidden_size": layer.hidden_size,
+        "num_layers": layer.num_layers,
+        "bidirectional": layer.bidirectional,
+        "bias": getattr(layer, "bias", True),
+        "batch_first": layer.batch_first,
+    }
+    if layer.gate_activation != SIGMOID:
+        config["gate_activation"] = as_text(layer.gate_activation)
+    if layer.output_activation != TANH:
+        config["output_activation"] = as_text(layer.output_activation)
+    for name, limit in (("clip", layer.clip), ("cell_clip", layer.cell_clip)):
+        if limit is not None:
+            config[name] = limit.hex()
+    for name in ("proj_size", "peephole", "go_backwards"):
+        if getattr(layer, name):
+            config[name] = getattr(layer, name)
+    return config
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
@@ -135,18 +153,30 @@ def loads(data: bytes) -> Layer:
     """The layer in the bytes of a model file; see `load`."""
     config, tensors = _core.open_model(data)
     arrays = _arrays(tensors)
-    cell, dtype = config["cell"], config["dtype"]
-    sizes = (config["input_size"], config["hidden_size"], config["num_layers"])
-    options = {key: config[key] for key in ("bias", "batch_first", "bidirectional", "dtype")}
-    layer: Layer
-    if cell == "leaky":
-        layer = Leaky(sizes[1], batch_first=config["batch_first"], dtype=dtype)
-    elif cell == "lstm":
-        layer = LSTM(*sizes, **options)
-    elif cell == "rnn":
-        layer = RNN(*sizes, nonlinearity=config["activation"], **options)
-    else:
-        form = cell.removeprefix("leaky_")
-        layer = LeakyRNN(*sizes, nonlinearity=config["activation"], form=form, **options)
+    layer = _built(config)
     layer.load_state_dict(arrays)
     return layer
+
+
+def _built(config: dict[str, Any]) -> Layer:
+    """A layer of that architecture."""
+    cell, activation = config["cell"], config["activation"]
+    sizes = (config["input_size"], config["hidden_size"], config["num_layers"])
+    if cell == "leaky":
+        return Leaky(sizes[1], batch_first=config["batch_first"], dtype=config["dtype"])
+    names = ("bias", "batch_first", "bidirectional", "go_backwards", "dtype")
+    options: dict[str, Any] = {name: config[name] for name in names}
+    options["clip"] = config["clip"] or None
+    if cell == "mingru":
+        return MinGRU(*sizes, activation=activation, **options)
+    if cell == "rnn":
+        return RNN(*sizes, nonlinearity=activation, **options)
+    if cell.startswith("leaky_"):
+        form = cell.removeprefix("leaky_")
+        return LeakyRNN(*sizes, nonlinearity=activation, form=form, **options)
+    options |= {"activation": activation, "gate_activation": config["gate_activation"]}
+    if cell.startswith("gru"):
+        return GRU(*sizes, reset_after=cell == "gru", **options)
+    options |= {k: config[k] for k in ("proj_size", "peephole", "output_activation")}
+    options["cell_clip"] = config["cell_clip"] or None
+    return LSTM(*sizes, coupled=cell == "lstm_coupled", **options)

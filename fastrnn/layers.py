@@ -1,4 +1,5 @@
-"""The recurrent layers. Names, shapes, parameters and defaults follow PyTorch."""
+"""Layers of products over time: what all have in common, RNN and LeakyRNN; the gated ones are in
+gated.py. Names, shapes, parameters and defaults follow PyTorch."""
 
 from __future__ import annotations
 
@@ -8,45 +9,60 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from . import init
+from ._activations import TANH, Activation, checked_activation, checked_clip, plain
 from ._arrays import Array, check_choice, check_flag, check_size
 from ._base import Layer
+from ._dropout import checked_dropout
+
+# Those of a part, one layer in one direction, in the order of the C library.
+PART = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "alpha", "weight_hr", "peephole")
 
 
 class Recurrent(Layer):
-    """What LSTM, RNN and LeakyRNN have in common: layers, directions and weight matrices."""
+    """What all layers with weights have in common: layers, directions and weight matrices."""
 
     _gates: ClassVar[int] = 1
+    # The arguments that are activations, with their defaults.
+    _activations: ClassVar[dict[str, Activation]] = {}
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
-        num_layers: int = 1,
+        num_layers: int,
         *,
-        bias: bool = True,
-        batch_first: bool = False,
-        bidirectional: bool = False,
-        dtype: Any = np.float32,
-        seed: int | np.random.Generator | None = None,
+        bias: bool,
+        batch_first: bool,
+        bidirectional: bool,
+        dropout: float,
+        go_backwards: bool,
+        dtype: Any,
+        seed: int | np.random.Generator | None,
     ) -> None:
         super().__init__(input_size, hidden_size, batch_first, dtype)
         self.num_layers = check_size("num_layers", num_layers)
         self.bias = check_flag("bias", bias)
         self.bidirectional = check_flag("bidirectional", bidirectional)
+        self.dropout = checked_dropout(dropout, self.num_layers)
+        self.go_backwards = check_flag("go_backwards", go_backwards)
+        if self.go_backwards and self.bidirectional:
+            raise ValueError("go_backwards: not for a bidirectional layer, which reads both ways")
         self._check_sizes()
         rng = np.random.default_rng(seed)
-        rows = self._gates * self.hidden_size
         for layer, suffix in self._parts():
-            inputs = self.input_size if layer == 0 else (1 + bidirectional) * self.hidden_size
-            shapes: dict[str, tuple[int, ...]] = {
-                "weight_ih": (rows, inputs),
-                "weight_hh": (rows, self.hidden_size),
-            }
-            if bias:
-                shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
-            for name, shape in shapes.items():
+            inputs = self.input_size if layer == 0 else self._output_size
+            for name, shape in self._shapes(inputs).items():
                 values = init.uniform(rng, shape, self.hidden_size, self.dtype)
                 self._set_parameter(name + suffix, values)
+
+    def _shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        """The weights of a part that reads so many values, in PyTorch's order."""
+        rows = self._gates * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (rows, inputs),
+            "weight_hh": (rows, self.proj_size or self.hidden_size),
+        }
+        return shapes | ({"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {})
 
     def _parts(self) -> list[tuple[int, str]]:
         """Layer and suffix of the parameters of each layer and direction, in order."""
@@ -54,54 +70,25 @@ class Recurrent(Layer):
         return [(i, f"_l{i}{d}") for i in range(self.num_layers) for d in directions]
 
     def _in_parts(self, arrays: Mapping[str, Array]) -> list[tuple[Array | None, ...]]:
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "alpha")
-        return [tuple(arrays.get(name + suffix) for name in names) for _, suffix in self._parts()]
+        return [tuple(arrays.get(name + suffix) for name in PART) for _, suffix in self._parts()]
 
     def _options(self) -> list[str]:
         """The arguments that differ from their defaults, for repr."""
-        options = [f"num_layers={self.num_layers}"] if self.num_layers > 1 else []
-        options += ["bias=False"] if not self.bias else []
-        options += ["batch_first=True"] if self.batch_first else []
-        options += ["bidirectional=True"] if self.bidirectional else []
-        options += [f"dtype={self.dtype.name}"] if self.dtype != np.float32 else []
-        return options
+        values: dict[str, Any] = {"num_layers": self.num_layers} if self.num_layers > 1 else {}
+        for name, default in self._activations.items():
+            value = getattr(self, name)
+            values |= {name: plain(value)} if value != default else {}
+        limits = {"clip": self.clip, "cell_clip": self.cell_clip}
+        values |= {name: limit for name, limit in limits.items() if limit is not None}
+        values |= {} if self.bias else {"bias": False}
+        flags = ("batch_first", "bidirectional", "dropout", "go_backwards")
+        values |= {name: getattr(self, name) for name in flags if getattr(self, name)}
+        options = [f"{name}={value!r}" for name, value in values.items()]
+        return options + ([f"dtype={self.dtype.name}"] if self.dtype != np.float32 else [])
 
     def __repr__(self) -> str:
         sizes = [str(self.input_size), str(self.hidden_size)]
         return f"{type(self).__name__}({', '.join(sizes + self._options())})"
-
-
-class LSTM(Recurrent):
-    """Long short-term memory, as `torch.nn.LSTM`.
-
-        i, f, g, o = sigmoid, sigmoid, tanh, sigmoid of W x_t + b_ih + U h_{t-1} + b_hh
-        c_t = f * c_{t-1} + i * g
-        h_t = o * tanh(c_t)
-
-    Args:
-        input_size: I, features of x.
-        hidden_size: H, units.
-        num_layers: L, layers stacked on one another.
-        bias: whether there are b_ih and b_hh.
-        batch_first: x is [B, T, I] instead of [T, B, I].
-        bidirectional: a second net reads the sequence backwards; D is then 2, else 1.
-        dtype: float32 or float64, of weights, inputs, outputs and state.
-        seed: for the initial weights, uniform on [-1/sqrt(H), 1/sqrt(H)].
-
-    Parameters, with suffix `_l{k}` or `_l{k}_reverse`: weight_ih [4H, I] ([4H, D * H] above layer
-    0), weight_hh [4H, H], bias_ih and bias_hh [4H]; rows in the order i, f, g, o.
-
-    Source: Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (2000).
-
-    Example:
-        >>> lstm = LSTM(3, 8, num_layers=2, seed=0)
-        >>> y, (h, c) = lstm(np.zeros((5, 2, 3), np.float32))
-        >>> y.shape, h.shape, c.shape
-        ((5, 2, 8), (2, 2, 8), (2, 2, 8))
-    """
-
-    _cell = "lstm"
-    _gates = 4
 
 
 class RNN(Recurrent):
@@ -110,9 +97,10 @@ class RNN(Recurrent):
         h_t = f(W x_t + b_ih + U h_{t-1} + b_hh)
 
     Args:
-        nonlinearity: f, "tanh" or "relu".
-        input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dtype, seed: as of
-            LSTM.
+        nonlinearity: f, "tanh", "relu", or any other of `fastrnn.LSTM`.
+        clip: limits what goes into f to [-clip, clip]; None for no limit.
+        input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dropout,
+            go_backwards, dtype, seed: as of LSTM.
 
     Parameters as of LSTM, with H rows instead of 4H.
 
@@ -125,7 +113,6 @@ class RNN(Recurrent):
     """
 
     _cell = "rnn"
-    _nonlinearities: ClassVar[tuple[str, ...]] = ("tanh", "relu")
 
     def __init__(
         self,
@@ -133,14 +120,18 @@ class RNN(Recurrent):
         hidden_size: int,
         num_layers: int = 1,
         *,
-        nonlinearity: str = "tanh",
+        nonlinearity: str | tuple[Any, ...] = "tanh",
+        clip: float | None = None,
         bias: bool = True,
         batch_first: bool = False,
         bidirectional: bool = False,
+        dropout: float = 0.0,
+        go_backwards: bool = False,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        self.activation = check_choice("nonlinearity", nonlinearity, self._nonlinearities)
+        self.activation = checked_activation("nonlinearity", nonlinearity)
+        self.clip = checked_clip("clip", clip)
         super().__init__(
             input_size,
             hidden_size,
@@ -148,18 +139,20 @@ class RNN(Recurrent):
             bias=bias,
             batch_first=batch_first,
             bidirectional=bidirectional,
+            dropout=dropout,
+            go_backwards=go_backwards,
             dtype=dtype,
             seed=seed,
         )
 
     @property
-    def nonlinearity(self) -> str:
-        """The activation f."""
-        return self.activation
+    def nonlinearity(self) -> str | tuple[Any, ...]:
+        """The activation f: its name, with its parameters if they are not the usual ones."""
+        return plain(self.activation)
 
     def _options(self) -> list[str]:
-        plain = self.activation == "tanh"
-        return ([] if plain else [f"nonlinearity={self.activation!r}"]) + super()._options()
+        given = [] if self.activation == TANH else [f"nonlinearity={self.nonlinearity!r}"]
+        return given + super()._options()
 
 
 class LeakyRNN(RNN):
@@ -174,10 +167,11 @@ class LeakyRNN(RNN):
     Args:
         alpha: a scalar or one value per unit, in [0, 1]; the same for all layers and directions
             at first.
-        nonlinearity: f, "tanh", "relu" or "identity".
+        nonlinearity: f, "tanh", "relu", "identity", or any other of `fastrnn.LSTM`.
         form: where the leak sits, "rate" or "potential". The state is h or u.
-        input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dtype, seed: as of
-            LSTM.
+        clip: limits what goes into f to [-clip, clip]; form "rate" only.
+        input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dropout,
+            go_backwards, dtype, seed: as of LSTM.
 
     Parameters as of RNN, and alpha [H] for each layer and direction.
 
@@ -191,8 +185,6 @@ class LeakyRNN(RNN):
         ((10, 200), (1, 200))
     """
 
-    _nonlinearities = ("tanh", "relu", "identity")
-
     def __init__(
         self,
         input_size: int,
@@ -200,23 +192,31 @@ class LeakyRNN(RNN):
         num_layers: int = 1,
         *,
         alpha: Any = 0.9,
-        nonlinearity: str = "tanh",
+        nonlinearity: str | tuple[Any, ...] = "tanh",
         form: str = "rate",
+        clip: float | None = None,
         bias: bool = True,
         batch_first: bool = False,
         bidirectional: bool = False,
+        dropout: float = 0.0,
+        go_backwards: bool = False,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
         self.form = check_choice("form", form, ("rate", "potential"))
+        if clip is not None and form == "potential":
+            raise ValueError(f"clip: expected None for form 'potential', got {clip!r}")
         super().__init__(
             input_size,
             hidden_size,
             num_layers,
             nonlinearity=nonlinearity,
+            clip=clip,
             bias=bias,
             batch_first=batch_first,
             bidirectional=bidirectional,
+            dropout=dropout,
+            go_backwards=go_backwards,
             dtype=dtype,
             seed=seed,
         )

@@ -59,10 +59,10 @@ class Leaky(Layer):
         self._set_parameter("alpha", init.checked_alpha(alpha, self.hidden_size, self.dtype))
 
     def _in_parts(self, arrays: Mapping[str, Array]) -> list[tuple[Array | None, ...]]:
-        return [(None, None, None, None, arrays["alpha"])]
+        return [(None, None, None, None, arrays["alpha"], None, None)]
 
-    def _state_shape(self, batch: tuple[int, ...]) -> tuple[int, ...]:
-        return (*batch, self.hidden_size)
+    def _state_shapes(self, batch: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        return ((*batch, self.hidden_size),)
 
     @property
     def _parallel_time(self) -> bool:  # type: ignore[override]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core
-from ._arrays import Array, check_size
+from ._arrays import check_size
+from ._tape import as_state
 
 if TYPE_CHECKING:
     from ._base import Layer, State
@@ -22,8 +23,9 @@ class Stream:
 
     Attributes:
         step: `step(x_t, out=None)` takes x_t [B, I] ([I] for one sequence) and returns y_t [B, H]
-            ([H]). Nothing is converted: x_t and out must be aligned arrays of the layer's dtype
-            with contiguous features, else TypeError or ValueError. With `out` nothing is allocated.
+            ([H]; P for H with a projection). Nothing is converted: x_t and out must be aligned
+            arrays of the layer's dtype with contiguous features, else TypeError or ValueError. With
+            `out` nothing is allocated.
 
     Example:
         >>> from fastrnn import LSTM
@@ -41,10 +43,10 @@ class Stream:
             raise ValueError(
                 "stream: a bidirectional layer reads the sequence from both ends and has no stream"
             )
+        if layer.go_backwards:
+            raise ValueError("stream: a layer that goes backwards starts at the end of a sequence")
         self._layer = layer
-        net = layer._net()
-        self._states = net.states
-        self._core = _core.Stream(net, self.batch_size)
+        self._core = _core.Stream(layer._net(), self.batch_size)
         self.step = self._core.step
 
     def reset(self) -> None:
@@ -53,21 +55,19 @@ class Stream:
 
     @property
     def state(self) -> State:
-        """The state as a layer's call returns it, [L, B, H] each; assign to set it."""
-        shape = self._layer._state_shape((self.batch_size,))
-        arrays = tuple(np.empty(shape, self._layer.dtype) for _ in range(self._states))
+        """The state as a layer's call returns it, [L, B, H] each (h of an LSTM with a projection
+        [L, B, P]); assign to set it."""
+        shapes = self._layer._state_shapes((self.batch_size,))
+        arrays = tuple(np.empty(shape, self._layer.dtype) for shape in shapes)
         self._core.get(arrays)
-        return (arrays[0], arrays[1]) if self._states == 2 else arrays[0]
+        return as_state(arrays)
 
     @state.setter
     def state(self, value: Any) -> None:
         if value is None:
             self._core.reset()
             return
-        arrays: tuple[Array, ...] = self._layer._check_state(
-            value, self._states, (self.batch_size,)
-        )
-        self._core.set(arrays)
+        self._core.set(self._layer._check_state("state", value, (self.batch_size,)))
 
     def __repr__(self) -> str:
         return f"Stream({self._layer!r}, batch_size={self.batch_size})"

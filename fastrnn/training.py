@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core
-from ._arrays import Array, as_input, as_real, check_flag, describe
+from . import _core, _sequences
+from ._arrays import Array, as_input, check_flag, describe
 from ._bidirectional import BidirectionalTape
+from ._dropout import DropoutTape, checked_rng
+from ._tape import TapeLike, as_state
 
 if TYPE_CHECKING:
     from ._base import Layer, State
@@ -52,8 +54,8 @@ class Tape:
         True
     """
 
-    def __init__(self, core: _core.Tape | BidirectionalTape, layer: Layer) -> None:
-        self._core = core
+    def __init__(self, core: TapeLike, layer: Layer, y_shape: tuple[int, ...]) -> None:
+        self._core, self._y_shape = core, y_shape
         self._kind = layer._kind()
 
     @property
@@ -62,22 +64,46 @@ class Tape:
 
 
 def forward_train(
-    layer: Layer, x: Any, state: Any, out: Array | None, checkpoint: int | str | None
+    layer: Layer,
+    x: Any,
+    state: Any,
+    out: Array | None,
+    checkpoint: int | str | None,
+    forms: _sequences.Forms,
+    rng: Any,
 ) -> tuple[Array, State, Tape]:
     """See `Layer.forward_train`."""
     segment = _segment(checkpoint)
+    drops = layer.dropout > 0 and layer.num_layers > 1
+    if rng is not None:
+        rng = checked_rng(rng)
+    if segment != 0:
+        _check_checkpoint(forms, drops)
     net = layer._packed or layer._net()
     if segment != 0 and layer.bidirectional:
-        x, state, out = layer._converted(x, state, out, net.states)
-        tape = BidirectionalTape(layer, net.states, segment)
-        return *tape.forward(x, state, out), Tape(tape, layer)
+        x, state, out = layer._converted(x, state, out)
+        both = BidirectionalTape(layer, segment)
+        y, final = both.forward(x, state, out)
+        return y, final, Tape(both, layer, y.shape)
+    if drops:
+        dropout = DropoutTape(layer, rng)
+        y, final, wrap = _sequences.run(layer, dropout.call, x, state, out, forms)
+        return y, final, Tape(wrap(dropout), layer, y.shape)
     core = _core.Tape(segment)
-    result = net.call(x, state, out, layer.batch_first, layer._parallel_time, core)
-    if result is None:
-        x, state, out = layer._converted(x, state, out, net.states)
+    if forms is _sequences.PLAIN and not layer.go_backwards:
         result = net.call(x, state, out, layer.batch_first, layer._parallel_time, core)
-        assert result is not None
-    return *result, Tape(core, layer)
+        if result is not None:
+            return *result, Tape(core, layer, result[0].shape)
+    call = _sequences.runner(net, layer._parallel_time, core)
+    y, final, wrap = _sequences.run(layer, call, x, state, out, forms)
+    return y, final, Tape(wrap(core), layer, y.shape)
+
+
+def _check_checkpoint(forms: _sequences.Forms, drops: bool) -> None:
+    """Checkpoints are for whole sequences, the same twice."""
+    given = [name for name in ("lengths", "reset", "mask") if getattr(forms, name) is not None]
+    if given or drops:
+        raise ValueError(f"checkpoint: not together with {', '.join(given) or 'dropout'}")
 
 
 def _segment(checkpoint: int | str | None) -> int:
@@ -105,29 +131,24 @@ def backward(
     """See `Layer.backward`."""
     if not isinstance(tape, Tape):
         raise TypeError(f"tape: expected what forward_train returned, got {describe(tape)}")
-    core, net = tape._core, layer._packed or layer._net()
+    core = tape._core
     if tape._kind != layer._kind():
         raise ValueError(f"tape: expected one of a layer like {layer!r}")
     check_flag("need_x", need_x)
     check_flag("need_params", need_params)
-    _, y_shape, state_shape = core.shapes()
-    dy = _check_dy(layer, dy, y_shape)
-    arrays = _check_dstate(layer, dstate, state_shape, net.states)
+    dy = _check_dy(layer, dy, tape._y_shape)
+    arrays = layer._check_state("dstate", dstate, layer._batch(tape._y_shape))
     targets = _check_out(layer, out, (dy, *arrays, *core.inputs()))
     if not need_params:
         dx, final = core.backward(dy, arrays, need_x, None)
-        return Gradients(dx, _as_state(final))
+        return Gradients(dx, as_state(final))
     fresh = np.zeros if targets else np.empty  # what is not overwritten is added to
     params = {
         name: targets[name] if name in targets else fresh(value.shape, layer.dtype)
         for name, value in layer._parameters.items()
     }
     dx, final = core.backward(dy, arrays, need_x, layer._in_parts(params), bool(targets))
-    return Gradients(dx, _as_state(final), params)
-
-
-def _as_state(arrays: tuple[Array, ...]) -> Any:
-    return arrays if len(arrays) > 1 else arrays[0]
+    return Gradients(dx, as_state(final), params)
 
 
 def _check_dy(layer: Layer, dy: Any, shape: tuple[int, ...]) -> Array | None:
@@ -141,31 +162,6 @@ def _check_dy(layer: Layer, dy: Any, shape: tuple[int, ...]) -> Array | None:
             f"dy: expected shape {shape}, or {last} for the last step only, got {array.shape}"
         )
     return array
-
-
-def _check_dstate(
-    layer: Layer, dstate: Any, shape: tuple[int, ...], states: int
-) -> tuple[Array | None, ...]:
-    """The arrays, contiguous; None for zeros."""
-    if dstate is None:
-        return ()
-    names: tuple[str, ...] = ("dstate",)
-    if states == 1:
-        dstate = (dstate,)
-    else:
-        names = ("dstate[0] (dh)", "dstate[1] (dc)")
-        if not isinstance(dstate, (tuple, list)) or len(dstate) != states:
-            raise TypeError(f"dstate: expected a tuple (dh, dc), got {describe(dstate)}")
-    arrays: list[Array | None] = []
-    for name, value in zip(names, dstate, strict=True):
-        if value is None:
-            arrays.append(None)
-            continue
-        array = as_real(name, value, layer.dtype)
-        if array.shape != shape:
-            raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-        arrays.append(np.require(array, requirements=["C", "A"]))
-    return tuple(arrays)
 
 
 def _check_out(

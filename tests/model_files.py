@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support import Net
+from nets import DEFAULTS, Net
 
 import fastrnn
 
@@ -53,19 +53,47 @@ def build(config: Config | None, arrays: Arrays) -> bytes:
     return join(header, data)
 
 
+PARAMETERS = {"hard_sigmoid": 2, "affine": 2, "scaled_tanh": 2}
+PARAMETERS |= {"leaky_relu": 1, "thresholded_relu": 1, "elu": 1}
+
+
+def as_text(activation: Any) -> str:
+    """An activation as it stands in a file; without parameters, those of fastrnn's defaults."""
+    if isinstance(activation, str):
+        activation = (activation, *fastrnn.RNN(1, 1, nonlinearity=activation).activation[1:])
+    name, *parameters = activation
+    wanted = [value.hex() for value in parameters[: PARAMETERS.get(name, 0)]]
+    return f"{name}({', '.join(wanted)})" if wanted else name
+
+
 def config_of(net: Net) -> Config:
     """The architecture as a file tells it, every key spelled out."""
     return {
         "format": 1,
         "cell": net.cell,
-        "activation": net.nonlinearity,
+        "activation": as_text(net.nonlinearity),
+        "gate_activation": as_text(net.gate_activation),
+        "output_activation": as_text(net.output_activation),
         "input_size": net.input_size,
         "hidden_size": net.hidden_size,
+        "proj_size": net.proj_size,
         "num_layers": net.num_layers,
         "bidirectional": net.bidirectional,
         "bias": net.bias,
+        "peephole": net.peephole,
+        "clip": (net.clip or 0.0).hex(),
+        "cell_clip": (net.cell_clip or 0.0).hex(),
         "batch_first": net.batch_first,
+        "go_backwards": False,
     }
+
+
+def old_config_of(net: Net) -> Config:
+    """The same for a net without options, as it was written before there were any."""
+    return {key: value for key, value in config_of(net).items() if key not in NEW_KEYS}
+
+
+NEW_KEYS = (*DEFAULTS, "go_backwards")
 
 
 def read(path: Path, file: bytes) -> Any:

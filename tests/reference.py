@@ -1,22 +1,21 @@
 """The float64 oracle: the equations of csrc/fastrnn.h, one step at a time, as plainly as they go.
 
-A cell is a function of one step, ``cell(x, state, w, f) -> (h, state)``, with x [B, I], state a
-tuple of arrays [B, H], w the `Weights` of one layer in one direction and f the activation; h [B, H]
-is the output. `run` does for every cell the same: time, directions, layers, layouts of arrays.
+A cell is a function of one step, ``cell(x, state, w, o) -> (h, state)``, with x [B, I], state a
+tuple of arrays [B, H], w the `Weights` of one layer in one direction and o its `Options`; h [B, H]
+is the output. `run` does for every cell the same: time, rows that end, begin anew or skip steps,
+directions, layers, layouts of arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from reference_options import Array, Options, limited, options
 
-Array = NDArray[np.float64]
 State = tuple[Array, ...]
-Activation = Callable[[Array], Array]
 
 
 # ---- Cells ------------------------------------------------------------------------------------
@@ -27,60 +26,105 @@ class Weights:
     """One layer in one direction; G gates. What the cell does not have is None."""
 
     weight_ih: Array | None = None  # [G * H, I]
-    weight_hh: Array | None = None  # [G * H, H]
+    weight_hh: Array | None = None  # [G * H, H], with a projection [G * H, P]
     bias_ih: Array | None = None  # [G * H]
     bias_hh: Array | None = None  # [G * H]
     alpha: Array | None = None  # [H]
+    weight_hr: Array | None = None  # [P, H]
+    peephole: Array | None = None  # [3 * H], [2 * H] where two gates are coupled
+
+    def of_input(self, x: Array) -> Array:
+        """Wx + b_ih [B, G * H]."""
+        return x @ self.weight_ih.T + (0.0 if self.bias_ih is None else self.bias_ih)
+
+    def of_state(self, h: Array) -> Array:
+        """Uh + b_hh [B, G * H]."""
+        return h @ self.weight_hh.T + (0.0 if self.bias_hh is None else self.bias_hh)
 
     def preactivation(self, x: Array, h: Array) -> Array:
         """Wx + Uh + b [B, G * H]."""
-        bias = 0.0 if self.bias_ih is None else self.bias_ih + self.bias_hh
-        return x @ self.weight_ih.T + h @ self.weight_hh.T + bias
+        return self.of_input(x) + self.of_state(h)
+
+    def peepholes(self) -> list[Array | float]:
+        """p_i, p_f, p_o, or p_i, p_o; zeros where there are none."""
+        return [0.0, 0.0, 0.0] if self.peephole is None else self.split(self.peephole)
+
+    def split(self, blocks: Array) -> list[Array]:
+        """What belongs to each gate, of blocks [..., n * H]."""
+        return np.split(blocks, blocks.shape[-1] // self.hidden_size, axis=-1)
+
+    @property
+    def hidden_size(self) -> int:
+        """H of an LSTM with peepholes or projection, or of any cell with a square matrix."""
+        return (self.weight_hh if self.weight_hr is None else self.weight_hr).shape[-1]
+
+    def projected(self, m: Array) -> Array:
+        return m if self.weight_hr is None else m @ self.weight_hr.T
 
 
-def sigmoid(v: Array) -> Array:
-    with np.errstate(over="ignore"):  # exp(-v) = inf gives the right 0
-        return 1.0 / (1.0 + np.exp(-v))
-
-
-def relu(v: Array) -> Array:
-    return np.maximum(v, 0.0)
-
-
-def identity(v: Array) -> Array:
-    return v
-
-
-ACTIVATIONS: dict[str, Activation] = {"tanh": np.tanh, "relu": relu, "identity": identity}
-
-
-def lstm(x: Array, state: State, w: Weights, f: Activation) -> tuple[Array, State]:
+def lstm(x: Array, state: State, w: Weights, o: Options) -> tuple[Array, State]:
     h, c = state
-    i, forget, g, o = np.split(w.preactivation(x, h), 4, axis=-1)
-    c = sigmoid(forget) * c + sigmoid(i) * np.tanh(g)
-    h = sigmoid(o) * np.tanh(c)
+    vi, vf, vg, vo = w.split(w.preactivation(x, h))
+    pi, pf, po = w.peepholes()
+    c = limited(o.s(vf + pf * c) * c + o.s(vi + pi * c) * o.f(vg), o.cell_clip)
+    h = w.projected(o.s(vo + po * c) * o.e(c))
     return h, (h, c)
 
 
-def rnn(x: Array, state: State, w: Weights, f: Activation) -> tuple[Array, State]:
+def lstm_coupled(x: Array, state: State, w: Weights, o: Options) -> tuple[Array, State]:
+    h, c = state
+    vi, vg, vo = w.split(w.preactivation(x, h))
+    pi, *_, po = w.peepholes()
+    i = o.s(vi + pi * c)
+    c = limited((1.0 - i) * c + i * o.f(vg), o.cell_clip)
+    h = w.projected(o.s(vo + po * c) * o.e(c))
+    return h, (h, c)
+
+
+def gru(x: Array, state: State, w: Weights, o: Options) -> tuple[Array, State]:
     (h,) = state
-    h = f(w.preactivation(x, h))
+    (xr, xz, xn), (hr, hz, hn) = w.split(w.of_input(x)), w.split(w.of_state(h))
+    r, z = o.s(xr + hr), o.s(xz + hz)
+    h = (1.0 - z) * o.f(xn + r * hn) + z * h
     return h, (h,)
 
 
-def leaky_rate(x: Array, state: State, w: Weights, f: Activation) -> tuple[Array, State]:
+def gru_reset_before(x: Array, state: State, w: Weights, o: Options) -> tuple[Array, State]:
     (h,) = state
-    h = w.alpha * h + (1.0 - w.alpha) * f(w.preactivation(x, h))
+    (xr, xz, xn), (hr, hz, _) = w.split(w.of_input(x)), w.split(w.of_state(h))
+    r, z = o.s(xr + hr), o.s(xz + hz)
+    hn = w.split(w.of_state(r * h))[2]
+    h = (1.0 - z) * o.f(xn + hn) + z * h
     return h, (h,)
 
 
-def leaky_potential(x: Array, state: State, w: Weights, f: Activation) -> tuple[Array, State]:
+def mingru(x: Array, state: State, w: Weights, o: Options) -> tuple[Array, State]:
+    (h,) = state
+    vz, vn = np.split(w.of_input(x), 2, axis=-1)
+    z = o.s(vz)
+    h = (1.0 - z) * h + z * o.f(vn)
+    return h, (h,)
+
+
+def rnn(x: Array, state: State, w: Weights, o: Options) -> tuple[Array, State]:
+    (h,) = state
+    h = o.f(w.preactivation(x, h))
+    return h, (h,)
+
+
+def leaky_rate(x: Array, state: State, w: Weights, o: Options) -> tuple[Array, State]:
+    (h,) = state
+    h = w.alpha * h + (1.0 - w.alpha) * o.f(w.preactivation(x, h))
+    return h, (h,)
+
+
+def leaky_potential(x: Array, state: State, w: Weights, o: Options) -> tuple[Array, State]:
     (u,) = state
-    u = w.alpha * u + (1.0 - w.alpha) * w.preactivation(x, f(u))
-    return f(u), (u,)
+    u = w.alpha * u + (1.0 - w.alpha) * w.preactivation(x, o.f(u))
+    return o.f(u), (u,)
 
 
-def leaky(x: Array, state: State, w: Weights, f: Activation) -> tuple[Array, State]:
+def leaky(x: Array, state: State, w: Weights, o: Options) -> tuple[Array, State]:
     (h,) = state
     h = w.alpha * h + (1.0 - w.alpha) * x
     return h, (h,)
@@ -90,13 +134,17 @@ def leaky(x: Array, state: State, w: Weights, f: Activation) -> tuple[Array, Sta
 class Cell:
     """A cell of the table in csrc/cells.def."""
 
-    step: Callable[[Array, State, Weights, Activation], tuple[Array, State]]
+    step: Callable[[Array, State, Weights, Options], tuple[Array, State]]
     gates: int = 1
     states: int = 1
 
 
 CELLS = {
     "lstm": Cell(lstm, gates=4, states=2),
+    "lstm_coupled": Cell(lstm_coupled, gates=3, states=2),
+    "gru": Cell(gru, gates=3),
+    "gru_reset_before": Cell(gru_reset_before, gates=3),
+    "mingru": Cell(mingru, gates=2),
     "rnn": Cell(rnn),
     "leaky_rate": Cell(leaky_rate),
     "leaky_potential": Cell(leaky_potential),
@@ -104,18 +152,80 @@ CELLS = {
 }
 
 
-# ---- Time, directions, layers -----------------------------------------------------------------
+def gated_leaky(alpha: Any, v: Any, state: Any = None) -> tuple[Array, Array]:
+    """y_t = alpha_t y_{t-1} + (1 - alpha_t) v_t, of [T, ..., H]: y and the last of it."""
+    alpha, v = np.asarray(alpha, np.float64), np.asarray(v, np.float64)
+    h = np.zeros(v.shape[1:]) if state is None else np.array(state, np.float64)
+    y = np.empty_like(v)
+    for t in range(len(v)):
+        h = alpha[t] * h + (1.0 - alpha[t]) * v[t]
+        y[t] = h
+    return y, h
+
+
+# ---- Time -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the rows of a batch do at each step; [T, B] booleans, time-major.
+
+    Where not valid a row skips the step: its state stays, and its output is 0, or with `repeat` the
+    last one that this direction gave (0 before the first). reset cuts a row in two, before the
+    step: either direction begins each part with the initial state of the call.
+    """
+
+    valid: Array
+    reset: Array
+    repeat: bool = False
+
+    def visits(self, reverse: bool) -> Iterator[tuple[int, Array, Array]]:
+        """Each time in the order of visiting, who takes part [B, 1] and who begins anew [B, 1]."""
+        steps = len(self.valid)
+        none = np.zeros_like(self.valid[:1])
+        anew = np.concatenate([self.reset[1:], none]) if reverse else self.reset
+        for t in reversed(range(steps)) if reverse else range(steps):
+            yield t, self.valid[t, :, None], (anew[t] & self.valid[t])[:, None]
+
+
+def rows_of(
+    steps: int,
+    batch: int,
+    lengths: Any = None,
+    reset: Any = None,
+    mask: Any = None,
+    zero_output_for_mask: bool = False,
+) -> Rows:
+    """From lengths [B] and time-major reset and mask [T, B]."""
+    nobody = np.zeros((steps, batch), bool)
+    valid = ~nobody if mask is None else np.asarray(mask, bool)
+    if lengths is not None:
+        valid = np.arange(steps)[:, None] < np.asarray(lengths)
+    repeat = mask is not None and not zero_output_for_mask
+    return Rows(valid, nobody if reset is None else np.asarray(reset, bool), repeat)
+
+
+def begun(state: State, initial: State, anew: Array) -> State:
+    """The state with which a step starts."""
+    return tuple(np.where(anew, i, s) for s, i in zip(state, initial, strict=True))
 
 
 def sequence(
-    cell: Cell, x: Array, state: State, w: Weights, f: Activation, reverse: bool
+    cell: Cell, x: Array, initial: State, w: Weights, o: Options, reverse: bool, rows: Rows
 ) -> tuple[Array, State]:
     """One layer in one direction: x [T, B, I] -> h [T, B, H] and the state after the last step."""
-    h = np.empty((*x.shape[:2], state[0].shape[-1]))
-    times = range(len(x))
-    for t in reversed(times) if reverse else times:
-        h[t], state = cell.step(x[t], state, w, f)
+    h = np.empty((*x.shape[:2], initial[0].shape[-1]))
+    state, output = initial, np.zeros(h.shape[1:])
+    for t, valid, anew in rows.visits(reverse):
+        before = begun(state, initial, anew)
+        found, after = cell.step(np.where(valid, x[t], 0.0), before, w, o)
+        state = tuple(np.where(valid, a, b) for a, b in zip(after, before, strict=True))
+        output = np.where(valid, found, output if rows.repeat else 0.0)
+        h[t] = output
     return h, state
+
+
+# ---- Directions, layers, layouts --------------------------------------------------------------
 
 
 def weights(parameters: Mapping[str, Any], layer: int, reverse: bool) -> Weights:
@@ -128,47 +238,112 @@ def weights(parameters: Mapping[str, Any], layer: int, reverse: bool) -> Weights
     return Weights(**found)
 
 
+class Problem:
+    """The arguments of a call in one layout: x [T, B, I], states as lists of [L * D, B, H or P]."""
+
+    def __init__(
+        self,
+        cell_name: str,
+        parameters: Mapping[str, Any],
+        x: Any,
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        go_backwards: bool = False,
+        lengths: Any = None,
+        reset: Any = None,
+        mask: Any = None,
+        zero_output_for_mask: bool = False,
+        **cell_options: Any,
+    ) -> None:
+        x = np.asarray(x, np.float64)
+        self.cell_name, self.cell, self.parameters = cell_name, CELLS[cell_name], parameters
+        self.options = options(cell_name, **cell_options)
+        self.num_layers, self.directions = num_layers, 2 if bidirectional else 1
+        self.unbatched = x.ndim == 2
+        self.batch_first, self.go_backwards = batch_first and not self.unbatched, go_backwards
+        self.x = self.time_major(x)
+        steps, batch = self.x.shape[:2]
+        if mask is not None:
+            mask = self.time_major(np.asarray(mask, bool))
+        if reset is not None:
+            reset = self.time_major(np.asarray(reset, bool))
+            if go_backwards:  # a cut before step t is one after it, read from the end
+                reset = np.concatenate([np.zeros_like(reset[:1]), reset[:-1]])
+        self.rows = rows_of(steps, batch, lengths, reset, mask, zero_output_for_mask)
+        sizes = self.state_sizes()
+        self.state_shapes = [(num_layers * self.directions, batch, size) for size in sizes]
+
+    def state_sizes(self) -> list[int]:
+        if self.cell_name == "leaky":
+            return [self.x.shape[-1]]
+        hidden = self.parameters["weight_ih_l0"].shape[0] // self.cell.gates
+        projection = self.parameters.get("weight_hr_l0")
+        outputs = hidden if projection is None else projection.shape[0]
+        return [outputs, hidden][: self.cell.states]
+
+    def time_major(self, array: Array) -> Array:
+        """Of [T, B, ...], [B, T, ...] or [T, ...]; also turned round if that is how it is read."""
+        if self.unbatched:
+            array = array[:, None]
+        elif self.batch_first:
+            array = array.swapaxes(0, 1)
+        return array[::-1] if self.go_backwards else array
+
+    def as_given(self, array: Array) -> Array:
+        """From [T, B, ...] to the layout of the caller."""
+        if self.unbatched:
+            return array[:, 0]
+        return array.swapaxes(0, 1) if self.batch_first else array
+
+    def states(self, values: Any) -> list[Array]:
+        """Copies; None, and a part that is None, stand for zeros."""
+        parts = values if isinstance(values, tuple | list) else [values] * self.cell.states
+        return [
+            np.zeros(shape) if part is None else np.array(part, np.float64).reshape(shape)
+            for part, shape in zip(parts, self.state_shapes, strict=True)
+        ]
+
+    def states_as_given(self, states: list[Array]) -> Any:
+        if self.unbatched:
+            states = [s[:, 0] for s in states]
+        if self.cell_name == "leaky":  # one layer only, so its state has no axis for layers
+            states = [s[0] for s in states]
+        return tuple(states) if len(states) > 1 else states[0]
+
+    def part(self, layer: int, direction: int) -> tuple[int, Weights]:
+        """The place of a layer's direction in a state, and its weights."""
+        index = layer * self.directions + direction
+        return index, weights(self.parameters, layer, direction == 1)
+
+    def forward(self, states: list[Array]) -> list[Array]:
+        """The input of every layer, x first, and the output y of the last; states become final."""
+        inputs = [self.x]
+        for layer in range(self.num_layers):
+            outputs = []
+            for direction in range(self.directions):
+                index, w = self.part(layer, direction)
+                initial = tuple(s[index].copy() for s in states)
+                h, last = sequence(
+                    self.cell, inputs[-1], initial, w, self.options, direction == 1, self.rows
+                )
+                for s, value in zip(states, last, strict=True):
+                    s[index] = value
+                outputs.append(h)
+            inputs.append(np.concatenate(outputs, axis=-1))
+        return inputs
+
+
 def run(
-    cell_name: str,
-    parameters: Mapping[str, Any],
-    x: Any,
-    state: Any = None,
-    *,
-    nonlinearity: str = "tanh",
-    num_layers: int = 1,
-    bidirectional: bool = False,
-    batch_first: bool = False,
+    cell_name: str, parameters: Mapping[str, Any], x: Any, state: Any = None, **options: Any
 ) -> tuple[Array, Any]:
-    """What a layer of fastrnn gives for x and state: y and the final state, in float64."""
-    cell, f = CELLS[cell_name], ACTIVATIONS[nonlinearity]
-    x = np.asarray(x, np.float64)
-    unbatched = x.ndim == 2
-    if unbatched:
-        x = x[:, None]
-    elif batch_first:
-        x = x.swapaxes(0, 1)
+    """What a layer of fastrnn gives for x and state: y and the final state, in float64.
 
-    directions = 2 if bidirectional else 1
-    hidden = x.shape[-1] if cell_name == "leaky" else parameters["weight_hh_l0"].shape[-1]
-    shape = (num_layers * directions, x.shape[1], hidden)
-    if state is None:
-        state = np.zeros((cell.states, *shape))
-    states = np.asarray(state, np.float64).reshape(cell.states, *shape).copy()
-
-    for layer in range(num_layers):
-        outputs = []
-        for direction in range(directions):
-            index, reverse = layer * directions + direction, direction == 1
-            w = weights(parameters, layer, reverse)
-            h, last = sequence(cell, x, tuple(states[:, index]), w, f, reverse)
-            states[:, index] = last
-            outputs.append(h)
-        x = np.concatenate(outputs, axis=-1)
-
-    if unbatched:
-        x, states = x[:, 0], states[:, :, 0]
-    elif batch_first:
-        x = x.swapaxes(0, 1)
-    if cell_name == "leaky":  # one layer only, so its state has no axis for layers
-        states = states[:, 0]
-    return x, tuple(states) if cell.states > 1 else states[0]
+    options: those of the constructor and of the call, by their names there; sizes, bias and
+    whether there is a projection or are peepholes are seen from the parameters.
+    """
+    problem = Problem(cell_name, parameters, x, **options)
+    states = problem.states(state)
+    y = problem.forward(states)[-1]
+    return problem.as_given(y), problem.states_as_given(states)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import Net
+from support import CELLS, Net
 from witnesses import torch_gradients
 
 # ---- Accuracy ---------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ def errors(cell: str, mean: float) -> tuple[dict[str, np.ndarray], dict[str, np.
 
 @pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"])
 @pytest.mark.parametrize("mean", [0.0, 1.0], ids=["signs vary", "one sign"])
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_sums_over_100000_rows_are_not_less_accurate_than_torch(
     cell: str, mean: float, name: str
 ) -> None:
@@ -91,7 +91,7 @@ def peak_of_training(layer: Any, x: np.ndarray, checkpoint: Any) -> int:
 GROWTH = 2.2
 
 
-ROOT_NETS = [Net(cell, 4, 16) for cell in ("lstm", "rnn", "leaky_rate", "leaky_potential")]
+ROOT_NETS = [Net(cell, 4, 16) for cell in CELLS if cell != "leaky"]
 ROOT_NETS += [Net("lstm", 4, 16, num_layers=2), Net("rnn", 4, 16, bidirectional=True)]
 
 
@@ -125,7 +125,7 @@ def test_several_layers_of_two_directions_keep_what_is_between_them(
     assert 0 < kept[4000] <= GROWTH * kept[1000], kept
 
 
-@pytest.mark.parametrize("cell", ["lstm", "rnn", "leaky_rate", "leaky_potential", "leaky"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_tape_counts_what_it_holds(cell: str, rng: np.random.Generator) -> None:
     """nbytes is what a tape keeps allocated, besides x."""
     net = Net(cell, 16, 16)

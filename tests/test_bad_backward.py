@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from support import (
+    CELLS,
+    RICH,
     Net,
     map_state,
     one_of_each,
@@ -170,7 +172,7 @@ def test_dstate_of_the_wrong_form(rng: np.random.Generator) -> None:
         for bad in ("dstate", 3.5, object(), {}, (), (array, array, array), [None]):
             with call.refuses((TypeError, ValueError), "dstate"):
                 call.backward(dstate=bad)
-    lstm, rnn = Call(NETS[0], rng), Call(NETS[1], rng)
+    lstm, rnn = Call(Net("lstm", 5, 5), rng), Call(Net("rnn", 5, 5), rng)
     with lstm.refuses((TypeError, ValueError), "dstate"):
         lstm.backward(dstate=rnn.dstate)
     with rnn.refuses((TypeError, ValueError), "dstate"):
@@ -196,12 +198,11 @@ def test_a_tape_of_another_configuration(checkpoint: Any, rng: np.random.Generat
     base = {"input_size": 5, "hidden_size": 5}
     changes = [{"input_size": 6}, {"hidden_size": 6}, {"num_layers": 2}, {"bidirectional": True}]
     changes += [{"dtype": "float64"}, {"bias": False}, {"batch_first": True}]
-    for cell in ("lstm", "rnn", "leaky_rate", "leaky_potential"):
+    for cell in (c for c in CELLS if c != "leaky"):
         call = Call(Net(cell, **base), rng)
         others = [Net(cell, **base | change) for change in changes]
         others += [net for net in NETS if net.cell != cell]
-        if cell != "lstm":
-            others += [Net(cell, **base, nonlinearity="relu")]
+        others += [Net(cell, **base, **{name: value}) for name, value in RICH[cell].items()]
         for other in others:
             tape = Call(other, rng, checkpoint=checkpoint).tape
             with call.refuses(ValueError, "tape"):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from model_files import CODES, Arrays, Config, build, config_of, join, read, read_tensors, split
-from support import DTYPES, Net, refuses, same_bits
+from nets import DTYPES, RICH, Net
+from support import refuses, same_bits
 
 MAX_HEADER = 256 * 1024
 
@@ -26,6 +27,8 @@ def path(tmp_path: Path) -> Path:
 
 NET = Net("rnn", 3, 2)
 LEAKY_NET = Net("leaky_rate", 3, 2, 2, bidirectional=True)
+LSTM_NET = Net("lstm", 3, 4, 2, bidirectional=True, **RICH["lstm"])
+COUPLED_NET = Net("lstm_coupled", 3, 4, **RICH["lstm_coupled"])
 
 
 def parts(net: Net = NET) -> tuple[Config, Arrays]:
@@ -222,7 +225,8 @@ def names_of(net: Net) -> list[str]:
 
 EACH_NAME = [
     pytest.param(net, name, id=f"{net}-{name}")
-    for net in (NET, Net("leaky", 5, 5), LEAKY_NET)
+    for net in (NET, Net("leaky", 5, 5), LEAKY_NET, Net("gru", 3, 2), Net("mingru", 3, 2))
+    + (LSTM_NET, COUPLED_NET)
     for name in names_of(net)
 ]
 
@@ -268,6 +272,7 @@ def test_a_tensor_of_another_dtype(path: Path, net: Net, name: str) -> None:
         "weight_ih_l-1",
         "weight_ih",
         "weight_hr_l0",
+        "peephole_l0",
         "Weight_ih_l0",
         "rnn.weight_ih_l0",
     ],
@@ -293,15 +298,23 @@ def test_biases_that_the_architecture_denies(path: Path) -> None:
         ({"format": 2}, ("format", 2, 1)),
         ({"format": "1"}, ("format",)),
         ({"format": 1.0}, ()),
-        ({"cell": "gru"}, ("cell", "gru")),
+        ({"cell": "elman"}, ("cell", "elman")),
+        ({"cell": "gru"}, ("weight_ih_l0", (2, 3), (6, 3))),
+        ({"cell": "mingru"}, ("weight_ih_l0", (2, 3), (4, 3))),
         ({"cell": "RNN"}, ("cell", "RNN")),
         ({"cell": 1}, ("cell",)),
         ({"cell": None}, ("cell",)),
         ({"cell": "lstm"}, ("weight_ih_l0", (2, 3), (8, 3))),
         ({"cell": "leaky"}, ("leaky", "input_size", "hidden_size")),
         ({"cell": "leaky_rate"}, ("alpha_l0",)),
-        ({"activation": "gelu"}, ("activation", "gelu", "tanh", "relu", "identity")),
-        ({"activation": "identity"}, ("activation", "identity", "rnn")),
+        ({"activation": "gelu"}, ("activation", "gelu")),
+        ({"activation": "elu"}, ("activation", "elu", "one parameter")),
+        ({"activation": "tanh(0x1.0p+0)"}, ("activation", "no parameters")),
+        ({"activation": "elu(-0x1.0p+0)"}, ("activation", "elu(-0x1.0p+0)", "rnn")),
+        ({"activation": "affine(0x1.0p+0)"}, ("activation", "two parameters")),
+        ({"activation": ["elu", 1.0]}, ("activation", "string")),
+        ({"gate_activation": "tanh"}, ("gate_activation", "tanh", "rnn")),
+        ({"output_activation": "relu"}, ("output_activation", "relu", "rnn")),
         ({"activation": ""}, ("activation",)),
         ({"input_size": 0}, ("input_size", 0)),
         ({"input_size": -3}, ("input_size",)),
@@ -320,7 +333,22 @@ def test_biases_that_the_architecture_denies(path: Path) -> None:
         ({"bidirectional": 1}, ("bidirectional",)),
         ({"bias": "true"}, ("bias",)),
         ({"batch_first": None}, ("batch_first",)),
-        ({"proj_size": 0}, ("proj_size",)),
+        ({"proj_size": 1}, ("proj_size", 1, "rnn")),
+        ({"proj_size": -1}, ("proj_size",)),
+        ({"proj_size": None}, ("proj_size",)),
+        ({"peephole": True}, ("peephole", "rnn")),
+        ({"peephole": 1}, ("peephole",)),
+        ({"go_backwards": "false"}, ("go_backwards",)),
+        ({"go_backwards": True, "bidirectional": True}, ("go_backwards", "bidirectional")),
+        ({"clip": 3}, ("clip", "string")),
+        ({"clip": 3.0}, ("clip", "string")),
+        ({"clip": None}, ("clip", "string")),
+        ({"clip": "3.0"}, ("clip", "3.0", "0x1.8p+1")),
+        ({"clip": "inf"}, ("clip", "inf")),
+        ({"clip": "nan"}, ("clip", "nan")),
+        ({"clip": "0x1.8p+1024"}, ("clip", "0x1.8p+1024")),
+        ({"clip": "-0x1.8p+1"}, ("clip", "-0x1.8p+1", "rnn")),
+        ({"cell_clip": "0x1.8p+1"}, ("cell_clip", "0x1.8p+1", "rnn")),
         ({"dropout": 0.5}, ("dropout",)),
         ({"": 1}, ()),
     ],
@@ -336,6 +364,44 @@ def test_an_architecture_without_a_required_key(path: Path, key: str) -> None:
     config, arrays = parts()
     del config[key]
     refused(path, build(config, arrays), key, "missing", bare=False)
+
+
+def test_options_that_the_tensors_deny(path: Path) -> None:
+    config, arrays = parts(LSTM_NET)
+    for change, facts in [
+        ({"proj_size": 0}, ("weight_hh_l0", (16, 3), (16, 4))),
+        ({"proj_size": 2}, ("weight_hh_l0", (16, 3), (16, 2))),
+        ({"proj_size": 2**62}, ("weight_hh_l0", (16, 3), (16, 2**62))),
+        ({"peephole": False}, ("peephole_l0",)),
+        ({"cell": "lstm_coupled"}, ("weight_ih_l0", (16, 3), (12, 3))),
+        ({"cell": "gru"}, ("proj_size", 3, "gru")),
+    ]:
+        with refuses(ValueError, *facts):
+            read(path, build(config | change, arrays))
+
+
+def test_fractions_are_those_of_float_hex(path: Path) -> None:
+    """Any text: what is read is what float.fromhex reads of float.hex's own forms, or refused."""
+    rng = np.random.default_rng(0)
+    config, arrays = parts()
+    pieces = [*"0123456789abcdefABCDEFxXpP+-. ", "0x1.", "0x0.", "p-1022", "p+1023", "p+0"]
+    accepted = 0
+    for _ in range(2000):
+        number = float(np.ldexp(rng.uniform(0, 1), int(rng.integers(-1074, 1024))))
+        text = number.hex()
+        for _ in range(rng.integers(1, 3)):
+            at, end = sorted(rng.integers(0, len(text) + 1, 2))
+            text = text[:at] + pieces[rng.integers(len(pieces))] + text[min(end, at + 2) :]
+        try:
+            clip = read(path, build(config | {"clip": text}, arrays)).clip
+        except ValueError:
+            continue
+        accepted += 1
+        expected = float.fromhex(text)
+        assert (clip or 0.0) == expected
+        whole, exponent = expected.hex().split("p")
+        assert text.split("p")[1] == exponent and whole.startswith(text.split("p")[0].rstrip("0"))
+    assert accepted > 100
 
 
 def test_an_architecture_that_is_no_object_of_single_keys(path: Path) -> None:

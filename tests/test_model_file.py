@@ -12,19 +12,18 @@ import safetensors
 import safetensors.numpy
 import safetensors.torch
 import torch
-from model_files import build, config_of, join, read, read_tensors, split
-from support import (
-    CELLS,
-    DTYPES,
-    Net,
-    assert_close,
-    bound,
-    draw_net,
-    one_of_each,
-    picker,
-    same_bits,
-    stacked,
+from model_files import (
+    NEW_KEYS,
+    build,
+    config_of,
+    join,
+    old_config_of,
+    read,
+    read_tensors,
+    split,
 )
+from nets import CELLS, DTYPES, PLAIN, Net, draw_net, one_of_each, picker, stacked
+from support import assert_close, bound, same_bits
 
 import fastrnn
 
@@ -37,11 +36,15 @@ def path(tmp_path: Path) -> Path:
 # ---- Reading what was written -----------------------------------------------------------------
 
 
+SIZES = ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first", "dtype")
+SOME_HAVE = ("bias", "nonlinearity", "form", "coupled", "reset_after", "activation", *NEW_KEYS)
+
+
 def assert_same_layer(a: Any, b: Any, net: Net, rng: np.random.Generator) -> None:
     assert type(a) is type(b) and repr(a) == repr(b)
-    for key in ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first", "dtype"):
+    for key in SIZES:
         assert getattr(a, key) == getattr(b, key), key
-    for key in ("bias", "nonlinearity", "form"):
+    for key in SOME_HAVE:
         assert getattr(a, key, None) == getattr(b, key, None), key
     assert list(a.parameters()) == list(b.parameters())
     assert all(map(same_bits, a.parameters().values(), b.parameters().values()))
@@ -77,7 +80,11 @@ def test_safetensors_reads_what_save_writes(net: Net, path: Path) -> None:
     expected = config_of(net)
     if net.cell == "leaky":  # it has no biases to have or not
         del expected["bias"], config["bias"]
-    assert config == expected
+    # What is not used is not written: a file without options is one of any version.
+    plain = config_of(Net(net.cell, net.input_size, net.hidden_size))
+    assert config.keys() - NEW_KEYS == expected.keys() - set(NEW_KEYS)
+    assert {key: plain[key] for key in NEW_KEYS} | config == expected
+    assert all(config[key] != plain[key] for key in config.keys() & set(NEW_KEYS))
 
 
 @pytest.mark.parametrize("net", stacked(batch_first=True), ids=str)
@@ -98,10 +105,75 @@ def test_most_of_the_architecture_has_defaults(
     assert_same_layer(read(path, build(config, layer.parameters())), layer, net, rng)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
-def test_a_file_of_torch(cell: str, path: Path, rng: np.random.Generator) -> None:
-    net = Net(cell, 3, 5, 2, bidirectional=True, batch_first=True)
-    module = getattr(torch.nn, cell.upper())(3, 5, 2, bidirectional=True, batch_first=True)
+OLD_CELLS = ("lstm", "rnn", "leaky_rate", "leaky_potential", "leaky")
+
+
+@pytest.mark.parametrize("cell", OLD_CELLS)
+def test_a_file_from_before_there_were_options(
+    cell: str, path: Path, rng: np.random.Generator
+) -> None:
+    for _ in range(5):
+        activation = "tanh" if cell in ("lstm", "leaky") else picker(rng)(("tanh", "relu"))
+        net = draw_net(picker(rng), cell, nonlinearity=activation, **PLAIN, proj_size=0)
+        layer = net.build()
+        config = old_config_of(net)
+        assert len(config) == 9
+        assert_same_layer(read(path, build(config, layer.parameters())), layer, net, rng)
+
+
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell != "leaky"])
+def test_the_direction_of_reading_is_kept(cell: str, path: Path, rng: np.random.Generator) -> None:
+    net = Net(cell, 3, 5, 2)
+    forward = net.build()
+    config = config_of(net) | {"go_backwards": True}
+    layer = read(path, build(config, forward.parameters()))
+    assert layer.go_backwards
+    x = net.input(rng, 7, 2)
+    assert same_bits(layer(x), forward(np.ascontiguousarray(x[::-1])))
+    layer.save(path)
+    assert_same_layer(fastrnn.load(path), layer, net, rng)
+    with safetensors.safe_open(path, "numpy") as file:
+        assert json.loads(file.metadata()["fastrnn"])["go_backwards"] is True
+
+
+def test_no_number_is_rounded(path: Path, rng: np.random.Generator) -> None:
+    """Limits and parameters come back in every bit, whatever their size."""
+    edges = [5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 0.1, 1 / 3, 1.0]
+    drawn = np.ldexp(rng.uniform(0.5, 1, 50), rng.integers(-1070, 1024, 50)).tolist()
+    for number in edges + drawn:
+        layer = fastrnn.LSTM(
+            1,
+            1,
+            clip=number,
+            cell_clip=number / 3 or number,
+            activation=("affine", -number, number / 7),
+            gate_activation=("scaled_tanh", number, -number),
+            output_activation=("elu", number),
+            dtype=np.float64,
+        )
+        layer.save(path)
+        loaded = fastrnn.load(path)
+        for name in NEW_KEYS:
+            assert getattr(loaded, name) == getattr(layer, name), (name, number)
+        assert loaded.activation == layer.activation
+
+
+MODULES = [
+    ("lstm", {}),
+    ("lstm", {"proj_size": 3}),
+    ("gru", {}),
+    ("rnn", {}),
+]
+
+
+@pytest.mark.parametrize(("cell", "options"), MODULES, ids=str)
+def test_a_file_of_torch(
+    cell: str, options: dict[str, Any], path: Path, rng: np.random.Generator
+) -> None:
+    net = Net(cell, 3, 5, 2, bidirectional=True, batch_first=True, **options)
+    module = getattr(torch.nn, cell.upper())(
+        3, 5, 2, bidirectional=True, batch_first=True, **options
+    )
     safetensors.torch.save_file(
         module.state_dict(), path, {"fastrnn": json.dumps(config_of(net)), "format": "pt"}
     )

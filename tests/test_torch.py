@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import io
+import math
 import pickle
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from support import (
+    PLAIN,
     STEPS,
     Net,
     assert_close,
@@ -39,11 +41,14 @@ BOTH_DTYPES = stacked() + stacked(dtype="float64", batch_first=True)
 # ---- The same as torch.nn
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(45))
 def test_outputs_and_gradients_are_those_of_torch_nn(seed: int) -> None:
     rng = np.random.default_rng(seed)
     pick = picker(rng)
-    net = draw_net(pick, pick(("lstm", "rnn")))
+    cell = ("lstm", "gru", "rnn")[seed % 3]
+    options = {"proj_size": 0} if cell == "lstm" and seed % 2 else {}
+    function = pick(("tanh", "relu")) if cell == "rnn" else "tanh"
+    net = draw_net(pick, cell, **PLAIN, **options, nonlinearity=function)
     steps, batch = pick(STEPS), pick((None, 1, 2, 5))
     layer = net.build()
     arrays = problem(net, rng, steps, batch)
@@ -60,12 +65,31 @@ def test_outputs_and_gradients_are_those_of_torch_nn(seed: int) -> None:
 def test_arguments_and_defaults_are_those_of_torch_nn() -> None:
     def arguments(module_class: Any) -> list[tuple[str, Any]]:
         parameters = inspect.signature(module_class.__init__).parameters.values()
-        return [(p.name, p.default) for p in parameters if p.name != "mode"]
+        return [
+            (p.name, p.default)
+            for p in parameters
+            if p.name != "mode" and p.kind is not p.KEYWORD_ONLY
+        ]
 
     base = arguments(nn.RNNBase)
     assert arguments(ft.LSTM) == base
+    base.remove(("proj_size", 0))
+    assert arguments(ft.GRU) == base
     base.insert(4, ("nonlinearity", "tanh"))
-    assert arguments(ft.RNN) == [a for a in base if a[0] != "proj_size"]
+    assert arguments(ft.RNN) == base
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "MinGRU", "RNN", "LeakyRNN", "Leaky"])
+def test_options_and_defaults_are_those_of_fastrnn(name: str) -> None:
+    theirs = inspect.signature(getattr(fastrnn, name)).parameters
+    ours = inspect.signature(getattr(ft, name)).parameters
+    elsewhere = {"dtype", "seed", "go_backwards", "chrono", "forget_bias"}
+    for key in set(theirs) - elsewhere:
+        assert ours[key].default == theirs[key].default
+        if name in ("MinGRU", "LeakyRNN", "Leaky"):
+            assert ours[key].kind == theirs[key].kind
+    assert set(ours) - set(theirs) == {"device"}
+    assert (ours["device"].default, ours["dtype"].default) == (None, None)
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -73,10 +97,11 @@ OPTIONS: list[dict[str, Any]] = [
     {"num_layers": 3, "bidirectional": True, "batch_first": True, "dropout": 0.25},
     {"num_layers": 2, "bias": False, "dtype": torch.float64},
 ]
+CASES = [(name, options) for name in ("LSTM", "GRU", "RNN") for options in OPTIONS]
+CASES += [("LSTM", options | {"proj_size": 2}) for options in OPTIONS]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=len)
-@pytest.mark.parametrize("name", ["LSTM", "RNN"])
+@pytest.mark.parametrize("name, options", CASES, ids=lambda value: str(value))
 def test_a_seed_gives_the_parameters_and_the_state_dict_of_torch_nn(
     name: str, options: dict[str, Any]
 ) -> None:
@@ -99,6 +124,14 @@ def test_a_seed_gives_the_parameters_and_the_state_dict_of_torch_nn(
     assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
 
 
+def test_a_seed_gives_peepholes_values_of_the_same_distribution() -> None:
+    net = ft.LSTM(5, 6, 2, peephole=True)
+    for name in ("peephole_l0", "peephole_l1"):
+        values = getattr(net, name).detach()
+        assert values.shape == (18,)
+        assert 0 < values.abs().max() <= 1 / math.sqrt(6)
+
+
 def test_attributes() -> None:
     lstm, rnn = ft.LSTM(2, 3, 2, dropout=0.5), ft.RNN(2, 3, 1, "relu")
     theirs = nn.LSTM(2, 3, 2, dropout=0.5)
@@ -107,6 +140,47 @@ def test_attributes() -> None:
     assert (rnn.nonlinearity, rnn.batch_first, rnn.bidirectional) == ("relu", False, False)
     with pytest.warns(UserWarning, match="num_layers=1"):
         ft.LSTM(2, 3, dropout=0.5)
+    coupled = ft.LSTM(2, 5, proj_size=3, coupled=True, clip=2, cell_clip=0.5, peephole=True)
+    assert (coupled.proj_size, coupled.coupled, coupled.peephole) == (3, True, True)
+    assert (coupled.clip, coupled.cell_clip, lstm.clip, lstm.cell_clip) == (2.0, 0.5, None, None)
+    assert (lstm.coupled, lstm.peephole) == (False, False)
+    hard = ft.LSTM(2, 3, activation="relu", gate_activation="hard_sigmoid")
+    assert hard.activation == ("relu", 0.0, 0.0)
+    assert hard.gate_activation == ("hard_sigmoid", 1 / 6, 1 / 2)
+    assert hard.output_activation == ("tanh", 0.0, 0.0)
+    gru = ft.GRU(2, 3, reset_after=False, clip=1.5, activation=("elu", 0.5))
+    assert (gru.reset_after, gru.clip, gru.activation) == (False, 1.5, ("elu", 0.5, 0.0))
+    assert ft.GRU(2, 3).reset_after
+    assert ft.MinGRU(2, 3).activation == ("identity", 0.0, 0.0)
+    assert ft.RNN(2, 3, nonlinearity=("elu", 0.5), clip=3.0).nonlinearity == ("elu", 0.5)
+    assert ft.LeakyRNN(2, 3, nonlinearity="softsign", clip=3.0).clip == 3.0
+
+
+REPRS = {
+    "GRU(2, 3, reset_after=False, clip=0.5)": {"reset_after": False, "clip": 0.5},
+    "LSTM(2, 3, proj_size=1, peephole=True, activation=relu)": {
+        "proj_size": 1,
+        "peephole": True,
+        "activation": "relu",
+    },
+    "LSTM(2, 3, coupled=True, gate_activation=('hard_sigmoid', 0.2, 0.5), cell_clip=2.0)": {
+        "coupled": True,
+        "gate_activation": ("hard_sigmoid", 0.2, 0.5),
+        "cell_clip": 2,
+    },
+    "MinGRU(2, 3, activation=softplus)": {"activation": "softplus"},
+    "RNN(2, 3, nonlinearity=softsign)": {"nonlinearity": "softsign"},
+    "LeakyRNN(2, 3, nonlinearity=relu, form=potential)": {
+        "nonlinearity": "relu",
+        "form": "potential",
+    },
+}
+
+
+@pytest.mark.parametrize("text", REPRS)
+def test_repr_shows_the_options_that_are_not_the_default(text: str) -> None:
+    name = text.split("(")[0]
+    assert repr(getattr(ft, name)(2, 3, **REPRS[text])) == text
 
 
 # ---- The same as fastrnn
@@ -168,6 +242,11 @@ def test_conversion_keeps_options_and_refuses_other_layers() -> None:
             ft.LSTM.from_fastrnn(wrong)
     with refuses(TypeError, "layer", "RNN"):  # a LeakyRNN is an RNN by descent only
         ft.RNN.from_fastrnn(net)
+    with refuses(ValueError, "layer", "go_backwards"):
+        ft.GRU.from_fastrnn(fastrnn.GRU(2, 3, go_backwards=True))
+    dropping = fastrnn.GRU(2, 3, 2, dropout=0.25)
+    assert ft.GRU.from_fastrnn(dropping).dropout == 0.25
+    assert ft.GRU.from_fastrnn(dropping, dropout=0.5).to_fastrnn().dropout == 0.5
 
 
 # ---- Copies
@@ -216,7 +295,6 @@ H = torch.zeros(1, 2, 4)
 
 BAD_CALLS: dict[str, tuple[Any, Any, type, tuple[Any, ...]]] = {
     "array": (X.numpy(), None, TypeError, ("input", "ndarray")),
-    "packed": (nn.utils.rnn.pack_sequence([X[0]]), None, TypeError, ("input", "PackedSequence")),
     "1-D": (X[0, 0], None, ValueError, ("input", "2 or 3", 1)),
     "4-D": (X[None], None, ValueError, ("input", "2 or 3", 4)),
     "features": (torch.zeros(5, 2, 6), None, RuntimeError, ("input", 3, 6)),
@@ -248,6 +326,12 @@ def test_a_bad_call_is_refused_by_name(case: str, grad: bool) -> None:
 
 
 def test_a_bad_state_of_other_modules_is_refused_by_name() -> None:
+    with refuses(RuntimeError, "hx[0]", (1, 2, 3), (1, 2, 4)):
+        lstm(proj_size=3)(X, (H, H))
+    with refuses(RuntimeError, "hx", (1, 2, 4), (1, 4, 2)):
+        ft.GRU(3, 4)(X, H.transpose(1, 2))
+    with refuses(TypeError, "hx", "Tensor", "tuple"):
+        ft.GRU(3, 4)(X, (H, H))
     with refuses(RuntimeError, "hx", (2, 2, 4), (1, 2, 4)):
         ft.RNN(3, 4, bidirectional=True)(X, H)
     with refuses(RuntimeError, "hx", (2, 3), (1, 2, 3)):
@@ -257,7 +341,25 @@ def test_a_bad_state_of_other_modules_is_refused_by_name() -> None:
 
 
 BAD_ARGUMENTS: dict[str, tuple[Any, type, tuple[Any, ...]]] = {
-    "proj_size": (lambda: lstm(proj_size=2), ValueError, ("proj_size", 0, 2)),
+    "proj_size": (lambda: lstm(proj_size=-1), ValueError, ("proj_size", -1)),
+    "proj_size type": (lambda: lstm(proj_size=1.0), TypeError, ("proj_size", "1.0")),
+    "peephole": (lambda: lstm(peephole=1), TypeError, ("peephole", 1)),
+    "coupled": (lambda: lstm(coupled=None), TypeError, ("coupled", None)),
+    "clip": (lambda: lstm(clip=0), ValueError, ("clip", 0)),
+    "cell_clip": (lambda: lstm(cell_clip="1"), TypeError, ("cell_clip",)),
+    "activation": (lambda: lstm(activation="gelu"), ValueError, ("activation", "gelu")),
+    "gate": (
+        lambda: ft.GRU(3, 4, gate_activation=("elu", -1.0)),
+        ValueError,
+        ("gate_activation", "elu"),
+    ),
+    "output": (lambda: lstm(output_activation=None), TypeError, ("output_activation", None)),
+    "reset_after": (lambda: ft.GRU(3, 4, reset_after=1), TypeError, ("reset_after", 1)),
+    "clip of potentials": (
+        lambda: ft.LeakyRNN(3, 4, form="potential", clip=1.0),
+        ValueError,
+        ("clip", "potential", "1.0"),
+    ),
     "device": (lambda: lstm(device="meta"), ValueError, ("device", "cpu", "meta")),
     "dtype": (lambda: lstm(dtype=torch.bfloat16), TypeError, ("dtype", "torch.bfloat16")),
     "sizes": (lambda: ft.LSTM(0, 4), ValueError, ("input_size", 0)),
@@ -268,9 +370,9 @@ BAD_ARGUMENTS: dict[str, tuple[Any, type, tuple[Any, ...]]] = {
     "dropout": (lambda: lstm(num_layers=2, dropout=1.5), ValueError, ("dropout", "1.5")),
     "dropout type": (lambda: lstm(num_layers=2, dropout=True), ValueError, ("dropout", True)),
     "nonlinearity": (
-        lambda: ft.RNN(3, 4, nonlinearity="identity"),
+        lambda: ft.RNN(3, 4, nonlinearity="gelu"),
         ValueError,
-        ("nonlinearity", "tanh", "identity"),
+        ("nonlinearity", "tanh", "gelu"),
     ),
     "form": (lambda: ft.LeakyRNN(3, 4, form="flux"), ValueError, ("form", "rate", "flux")),
     "parallel": (lambda: ft.Leaky(3, parallel="units"), ValueError, ("parallel", "units")),
@@ -294,6 +396,10 @@ def test_weights_that_do_not_fit_are_refused_by_name() -> None:
     net = lstm(num_layers=2)
     net.weight_hh_l1.data = torch.zeros(16, 5)
     with refuses(RuntimeError, "weight_hh_l1", (16, 4), (16, 5)):
+        net(X)
+    net = lstm(proj_size=2)
+    net.weight_hr_l0.data = torch.zeros(4, 2)
+    with refuses(RuntimeError, "weight_hr_l0", (2, 4), (4, 2)):
         net(X)
     net = lstm(num_layers=2, dropout=0.5)
     net.weight_ih_l1.data = torch.zeros(16, 3)

@@ -25,24 +25,27 @@ BACKENDS = ["aot_eager", "inductor" if shutil.which("g++") else "aot_eager_decom
 
 
 class Model(nn.Module):
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, kind: str = "LSTM", **options: Any) -> None:
         super().__init__()
-        self.rnn = ft.LSTM(3, 8, 2, **options)
-        self.leaky = ft.LeakyRNN(8 * (1 + self.rnn.bidirectional), 6, form="potential")
+        self.rnn = getattr(ft, kind)(3, 8, 2, **options)
+        outputs = self.rnn._config.output_size(8)
+        self.leaky = ft.LeakyRNN(outputs, 6, form="potential")
         self.units = ft.Leaky(6)
         self.head = nn.Linear(6, 2)
 
-    def forward(self, x: torch.Tensor, hx: Any = None) -> Any:
-        y, state = self.rnn(x, hx)
-        y = self.leaky(torch.relu(y))[0]
-        return self.head(self.units(y)[0]), *state
+    def forward(self, x: torch.Tensor, hx: Any = None, **call: Any) -> Any:
+        y, state = self.rnn(x, hx, **call)
+        y = self.leaky(torch.relu(y), **call)[0]
+        return self.head(self.units(y, **call)[0]), *unpack(state)
 
 
-def results(model: Any, of: nn.Module, x: torch.Tensor, hx: Any = None) -> list[torch.Tensor]:
+def results(
+    model: Any, of: nn.Module, x: torch.Tensor, hx: Any = None, **call: Any
+) -> list[torch.Tensor]:
     """Outputs and gradients of a call, with dropout of a fixed seed."""
     torch.manual_seed(5)
-    inputs = [x, *(hx or ()), *of.parameters()]
-    outputs = model(x, hx)
+    inputs = [x, *(() if hx is None else unpack(hx)), *of.parameters()]
+    outputs = model(x, hx, **call)
     loss = sum(output.square().sum() for output in outputs)
     return [*outputs, *torch.autograd.grad(loss, [t for t in inputs if t.requires_grad])]
 
@@ -56,13 +59,15 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("net", stacked(dtype="float64"), ids=str)
-def test_opcheck(net: Net, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("cut", [False, True])
+def test_opcheck(net: Net, cut: bool, rng: np.random.Generator) -> None:
     module = module_of(net, net.build())
     x, state, dy, dstate = problem(net, rng, 4, 2)
     x, dy = tensor(x), tensor(dy)
     states = [tensor(s) for s in unpack(state)] if net.num_layers > 1 else []
     weights = [p.detach().clone() for p in module.parameters()]
-    options = (*module._config, False, False)
+    cuts = (torch.tensor([1, 3]), torch.ones(4, 2, dtype=torch.bool)) if cut else (None, None)
+    options = (*cuts, *module._config.flat(), False, False)
     checked = torch.library.opcheck(_ops.run_op, (x, states, weights, *options, False))
     assert set(checked.values()) == {"SUCCESS"}
 
@@ -82,8 +87,24 @@ def test_opcheck(net: Net, rng: np.random.Generator) -> None:
     assert set(checked.values()) == {"SUCCESS"}
 
 
-def test_a_compiled_model_gives_the_same_without_a_graph_break() -> None:
-    model = Model()
+KINDS: dict[str, dict[str, Any]] = {
+    "LSTM": {},
+    "LSTM with options": {
+        "proj_size": 5,
+        "peephole": True,
+        "clip": 1.5,
+        "gate_activation": ("hard_sigmoid", 0.2, 0.5),
+    },
+    "GRU": {},
+    "GRU with options": {"reset_after": False, "clip": 0.75},
+    "MinGRU": {"activation": ("elu", 0.5)},
+    "RNN": {"nonlinearity": "softsign"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_compiled_model_gives_the_same_without_a_graph_break(kind: str) -> None:
+    model = Model(kind.split()[0], **KINDS[kind])
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for steps in (5, 7, 9):  # from the second length on, the graph is for any
         x = torch.randn(steps, 4, 3, requires_grad=True)
@@ -95,8 +116,9 @@ def test_a_compiled_model_gives_the_same_without_a_graph_break() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_every_backend_gives_the_same(backend: str) -> None:
-    net, x = ft.LSTM(3, 4), torch.randn(5, 2, 3)
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_every_backend_gives_the_same(backend: str, kind: str) -> None:
+    net, x = getattr(ft, kind)(3, 4), torch.randn(5, 2, 3)
 
     def run(x: torch.Tensor) -> torch.Tensor:
         return net(torch.tanh(x) + 1)[0].square()
@@ -108,11 +130,41 @@ def test_every_backend_gives_the_same(backend: str) -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_lengths_and_resets_are_inputs_of_the_graph(
+    batch_first: bool, dynamic: bool | None
+) -> None:
+    model = Model("GRU", bidirectional=True, dropout=0.5)
+    model.rnn.batch_first = model.leaky.batch_first = model.units.batch_first = batch_first
+    graphs = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(model, fullgraph=True, backend=backend, dynamic=dynamic)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        x = torch.from_numpy(rng.standard_normal((6, 6, 3), np.float32))
+        call = {
+            "lengths": torch.from_numpy(rng.integers(0, 6, 6, endpoint=True)),
+            "reset": torch.from_numpy(rng.random((6, 6)) < 0.3),
+        }
+        found, expected = results(compiled, model, x, **call), results(model, model, x, **call)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b)
+    assert len(graphs) == 1
+    with pytest.raises(ValueError, match="lengths: expected 0 to 6"):
+        compiled(x, lengths=torch.full((6,), 7))
+
+
 OPTIONS: list[dict[str, Any]] = [
     {"bidirectional": True},
     {"batch_first": True, "bias": False},
     {"dropout": 0.5},
     {"dropout": 0.5, "batch_first": True},
+    {"dropout": 0.5, "proj_size": 5},
 ]
 
 
@@ -121,8 +173,8 @@ def test_every_option_can_be_compiled(options: dict[str, Any]) -> None:
     model = Model(**options)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     x = torch.randn(4, 4, 3)
-    parts = 2 * (1 + model.rnn.bidirectional)
-    hx = tuple(torch.randn(parts, 4, 8, requires_grad=True) for _ in range(2))
+    shapes = model.rnn._config.state_shapes((4,), 8)
+    hx = tuple(torch.randn(shape, requires_grad=True) for shape in shapes)
     for a, b in zip(results(compiled, model, x, hx), results(model, model, x, hx), strict=True):
         torch.testing.assert_close(a, b)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any
 
@@ -15,17 +14,6 @@ import fastrnn
 import fastrnn.torch as ft
 
 DTYPES = (torch.float32, torch.float64)
-
-
-@pytest.mark.parametrize("name", ["LeakyRNN", "Leaky"])
-def test_arguments_and_defaults_are_those_of_fastrnn(name: str) -> None:
-    theirs = inspect.signature(getattr(fastrnn, name)).parameters
-    ours = inspect.signature(getattr(ft, name)).parameters
-    for key, parameter in theirs.items():
-        if key not in ("dtype", "seed"):
-            assert (ours[key].kind, ours[key].default) == (parameter.kind, parameter.default)
-    assert set(ours) - set(theirs) <= {"device", "dropout"}
-    assert (ours["device"].default, ours["dtype"].default) == (None, None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -26,13 +26,13 @@ class Encoder(nn.Module):
 
 
 class Model(nn.Module):
-    """LSTMs and RNNs at several depths; one of them twice."""
+    """All that can be swapped, at several depths; one of them twice."""
 
     def __init__(self) -> None:
         super().__init__()
         self.shared = nn.LSTM(3, 6, batch_first=True, bias=False)
         self.parts = nn.ModuleDict({"encoder": Encoder(), "again": self.shared})
-        self.layers = nn.ModuleList([nn.LSTM(10, 4), nn.GRU(4, 4)])
+        self.layers = nn.ModuleList([nn.LSTM(10, 6, proj_size=4), nn.GRU(4, 4, 2, dropout=0.5)])
         self.head = nn.Linear(4, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,14 +54,14 @@ def test_all_are_swapped_and_nothing_else_changes() -> None:
     kinds = {path: type(module) for path, module in model.named_modules(remove_duplicate=False)}
     assert kinds["shared"] is kinds["parts.again"] is kinds["layers.0"] is ft.LSTM
     assert kinds["parts.encoder.rnn"] is ft.RNN
-    assert kinds["layers.1"] is nn.GRU
+    assert kinds["layers.1"] is ft.GRU
     assert model.shared is model.parts["again"]
     assert list(kinds) == [path for path, _ in twin.named_modules(remove_duplicate=False)]
     now = dict(model.named_parameters())
     assert list(now) == list(parameters)
     assert all(now[name] is parameters[name] for name in now)
     assert not any(module.training for module in model.modules())
-    assert repr(model.shared) == repr(twin.shared)
+    assert repr(model).replace(", nonlinearity=relu", "") == repr(twin)
 
     x = torch.randn(5, 4, 3)
     torch.testing.assert_close(model(x), twin(x))
@@ -84,9 +84,10 @@ def test_a_model_that_is_an_lstm_itself() -> None:
     assert ft.replace(linear) is linear
 
 
-def test_an_optimizer_goes_on() -> None:
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_an_optimizer_goes_on(kind: Any) -> None:
     torch.manual_seed(0)
-    models = [nn.Sequential(nn.LSTM(3, 4))]
+    models = [nn.Sequential(kind(3, 4))]
     models.append(copy.deepcopy(models[0]))
     x = torch.randn(5, 2, 3)
     for model, swap in zip(models, (True, False), strict=True):
@@ -123,12 +124,53 @@ def test_pruned_weights_stay_pruned() -> None:
     assert (new.weight_hh_l0_orig.grad[new.weight_hh_l0_mask == 0] == 0).all()
 
 
-class Special(nn.LSTM):
+class Tagger(nn.Module):
+    """Sentences of several lengths, as programs have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 5)
+        self.gru = nn.GRU(5, 6, 2, batch_first=True, bidirectional=True, dropout=0.5)
+        self.lstm = nn.LSTM(12, 7, proj_size=4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, words: torch.Tensor, lengths: torch.Tensor) -> Any:
+        x = nn.utils.rnn.pack_padded_sequence(
+            self.embedding(words), lengths, batch_first=True, enforce_sorted=False
+        )
+        x, h = self.gru(x)
+        x, (_, c) = self.lstm(x, (h[:1, :, :4].contiguous(), self.start(len(words))))
+        y, found = nn.utils.rnn.pad_packed_sequence(x, batch_first=True, padding_value=-1.0)
+        return self.head(y), h, c, found
+
+    def start(self, batch: int) -> torch.Tensor:
+        return torch.arange(batch * 7.0).view(1, batch, 7) / 10
+
+
+def test_a_model_with_packed_sequences_goes_on() -> None:
+    torch.manual_seed(0)
+    model = Tagger()
+    twin = copy.deepcopy(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ft.replace(model)
+    assert (type(model.gru), type(model.lstm)) == (ft.GRU, ft.LSTM)
+    words, lengths = torch.randint(10, (4, 8)), torch.tensor([3, 8, 1, 8])
+    results = []
+    for module in (model, twin):
+        torch.manual_seed(1)
+        y, h, c, found = module(words, lengths)
+        loss = y.square().sum() + h.sum() + c.square().sum()
+        results.append([y, h, c, found, *torch.autograd.grad(loss, list(module.parameters()))])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+class Special(nn.GRU):
     pass
 
 
 LEFT: dict[str, tuple[Any, str]] = {
-    "projection": (lambda: nn.LSTM(3, 4, proj_size=2), "proj_size = 0, got 2"),
     "dtype": (lambda: nn.RNN(3, 4, dtype=torch.bfloat16), "weight_ih_l0: .*torch.bfloat16 on cpu"),
     "device": (lambda: nn.RNN(3, 4, device="meta"), "weight_ih_l0: .*torch.float32 on meta"),
     "subclass": (lambda: Special(3, 4), "Special"),

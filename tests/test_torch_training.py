@@ -27,7 +27,7 @@ LOSS_TOLERANCE = {dtype: 200 * torch.finfo(dtype).eps for dtype in (torch.float3
 
 
 @pytest.mark.parametrize("dtype", LOSS_TOLERANCE, ids=str)
-@pytest.mark.parametrize("name", ["LSTM", "RNN"])
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
 def test_adam_gives_the_losses_of_torch_nn(name: str, dtype: Any) -> None:
     losses = []
     for library in (nn, ft):
@@ -106,18 +106,25 @@ def test_dropout_drops_and_scales_between_layers(batch_first: bool) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"bidirectional": True}], ids=str)
-@pytest.mark.parametrize("batched", [True, False])
-def test_a_seed_drops_the_units_that_torch_nn_drops(options: dict[str, Any], batched: bool) -> None:
-    theirs = nn.LSTM(3, 4, 3, dropout=0.5, dtype=torch.float64, **options)
-    ours = ft.LSTM(3, 4, 3, dropout=0.5, dtype=torch.float64, **options)
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+@pytest.mark.parametrize("form", ["batched", "unbatched", "packed"])
+def test_a_seed_drops_the_units_that_torch_nn_drops(
+    options: dict[str, Any], name: str, form: str
+) -> None:
+    options = {"dropout": 0.5, "dtype": torch.float64} | options
+    theirs, ours = (getattr(library, name)(3, 4, 3, **options) for library in (nn, ft))
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(5, 2, 3, dtype=torch.float64)
-    x = x if batched else x[:, 0]
+    if form == "packed":
+        x = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([3, 5]), enforce_sorted=False)
+    x = x[:, 0] if form == "unbatched" else x
     outputs = []
     for module in (ours, theirs):
         torch.manual_seed(4)
-        y, (h, c) = module(x)
-        outputs.append((y, h, c, *torch.autograd.grad(y.sum(), list(module.parameters()))))
+        y, final = module(x)
+        y = y.data if form == "packed" else y
+        found = torch.autograd.grad(y.square().sum(), list(module.parameters()))
+        outputs.append((y, *(final if name == "LSTM" else [final]), *found))
     for a, b in zip(*outputs, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -130,18 +137,22 @@ class Outputs(Dataset):  # type: ignore[type-arg]
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self.net = ft.LSTM(3, 4, 2)
-        self.layer = self.net.to_fastrnn()
+        self.nets = nn.Sequential(ft.LSTM(3, 4, 2), ft.GRU(3, 4, 2))
+        self.layers = [net.to_fastrnn() for net in self.nets]
         self.x = torch.randn(16, 5, 3)
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        y = self.net(self.x[index])[0]
-        (gradient,) = torch.autograd.grad(y.sum(), self.net.weight_hh_l0)
-        assert np.array_equal(self.layer(self.x[index].numpy())[0], y.detach().numpy())
-        return y.detach(), gradient
+    def __getitem__(self, index: int) -> list[torch.Tensor]:
+        found, lengths = [], [1 + index % 5]
+        for net, layer in zip(self.nets, self.layers, strict=True):
+            y = net(self.x[index], lengths=lengths)[0]
+            (gradient,) = torch.autograd.grad(y.sum(), net.weight_hh_l0)
+            expected = layer(self.x[index].numpy(), lengths=lengths)[0]
+            assert np.array_equal(expected, y.detach().numpy())
+            found += [y.detach(), gradient]
+        return found
 
 
 @pytest.mark.parametrize("context", ["fork", "forkserver"])

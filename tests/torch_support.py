@@ -28,13 +28,13 @@ def problem(net: Net, rng: np.random.Generator, steps: int, batch: int | None) -
 
 
 def module_gradients(
-    module: Any, x: Any, state: Any, dy: Any, dstate: Any
+    module: Any, x: Any, state: Any, dy: Any, dstate: Any, **call: Any
 ) -> tuple[np.ndarray, Any, Gradients]:
     """y, the final state and the gradients, of a module of torch.nn or of ours, in its dtype."""
     parameters = dict(module.named_parameters())
     dtype = next(iter(parameters.values())).dtype
     inputs = [tensor(a, dtype).requires_grad_() for a in (x, *unpack(state))]
-    y, final = module(inputs[0], pack(inputs[1:]))
+    y, final = module(inputs[0], pack(inputs[1:]), **call)
     found = torch.autograd.grad(
         [y, *unpack(final)],
         [*inputs, *parameters.values()],

@@ -1,4 +1,4 @@
-"""Gradients by PyTorch's autograd, of modules and of loops over the equations."""
+"""Values and gradients by PyTorch: its modules, and its autograd of loops over the equations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from reference_backward import Gradients
 from support import Net, pack, unpack
+from torch.nn.functional import elu, leaky_relu, linear, softsign, threshold
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 Values = Mapping[str, Any]
 
@@ -33,15 +35,32 @@ def stack(
     return x, finals
 
 
-# ---- PyTorch ----------------------------------------------------------------------------------
+def parametric(given: Any) -> tuple[str, list[float]]:
+    """An activation's name and its parameters, with the defaults of PyTorch and of ONNX."""
+    name, *parameters = (given,) if isinstance(given, str) else given
+    defaults = {"hard_sigmoid": [1 / 6, 1 / 2], "affine": [1.0, 0.0], "scaled_tanh": [1.0, 1.0]}
+    defaults |= {"leaky_relu": [0.01], "thresholded_relu": [1.0], "elu": [1.0]}
+    return name, parameters or defaults.get(name, [])
 
-TORCH_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "identity": lambda v: v}
+
+# ---- Modules ----------------------------------------------------------------------------------
+
+MODULES = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
+
+
+def has_module(net: Net) -> bool:
+    """Whether torch.nn has the cell with these options."""
+    if net.cell not in MODULES or set(net.special) - {"proj_size"}:
+        return False
+    return net.nonlinearity in (("tanh", "relu") if net.cell == "rnn" else ("tanh",))
 
 
 def torch_module(net: Net, layer: Any, dtype: str) -> torch.nn.Module:
-    """torch.nn.LSTM or RNN with the layer's weights."""
-    options: dict[str, Any] = {} if net.cell == "lstm" else {"nonlinearity": net.nonlinearity}
-    module = getattr(torch.nn, net.cell.upper())(
+    """torch.nn.LSTM, GRU or RNN with the layer's weights."""
+    options: dict[str, Any] = {"nonlinearity": net.nonlinearity} if net.cell == "rnn" else {}
+    if net.cell == "lstm":
+        options = {"proj_size": net.proj_size}
+    module = MODULES[net.cell](
         net.input_size,
         net.hidden_size,
         net.num_layers,
@@ -55,59 +74,186 @@ def torch_module(net: Net, layer: Any, dtype: str) -> torch.nn.Module:
     return module
 
 
-def leaky_loop(net: Net, p: dict[str, torch.Tensor], x: torch.Tensor, state: Any) -> Any:
-    """The leaky cells, by torch's own operations: y and final state, of time-major batches."""
-    f = TORCH_ACTIVATIONS[net.nonlinearity]
+def run_packed(module: Any, x: torch.Tensor, state: Any, lengths: Any) -> Any:
+    """A module on the first lengths[b] >= 1 steps of each row."""
+    steps = x.shape[1 if module.batch_first else 0]
+    packed = pack_padded_sequence(x, torch.tensor(lengths), module.batch_first, False)
+    y, final = module(packed, state)
+    return pad_packed_sequence(y, module.batch_first, total_length=steps)[0], final
+
+
+# ---- Loops ------------------------------------------------------------------------------------
+
+TORCH_FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "identity": lambda v: v,
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": lambda v, a, b: (a * v + b).clamp(0, 1),
+    "affine": lambda v, a, b: a * v + b,
+    "leaky_relu": leaky_relu,
+    "thresholded_relu": lambda v, a: threshold(v, a, 0.0),
+    "scaled_tanh": lambda v, a, b: a * torch.tanh(b * v),
+    "elu": elu,
+    "softsign": softsign,
+    "softplus": lambda v: torch.logaddexp(v, torch.zeros_like(v)),
+}
+
+Step = Callable[[torch.Tensor, Any], tuple[torch.Tensor, list[torch.Tensor]]]
+
+
+def torch_step(net: Net, p: Mapping[str, torch.Tensor], suffix: str) -> Step:
+    """The step of a cell, (x, state) -> (output, state), by torch's own operations."""
+
+    def function(given: Any, limit: float | None) -> Callable[[torch.Tensor], torch.Tensor]:
+        name, parameters = parametric(given)
+
+        def apply(v: torch.Tensor) -> torch.Tensor:
+            v = v if limit is None else v.clamp(-limit, limit)
+            return TORCH_FUNCTIONS[name](v, *parameters)
+
+        return apply
+
+    f, s = function(net.nonlinearity, net.clip), function(net.gate_activation, net.clip)
+    e = function(net.output_activation, None)
+    names = ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "alpha", "weight_hr", "peephole")
+    wi, bi, wh, bh, a, wr, peephole = (p.get(name + suffix, p.get(name)) for name in names)
+
+    def of_input(x: torch.Tensor, gates: int) -> Any:
+        return linear(x, wi, bi).chunk(gates, -1)
+
+    def of_state(h: torch.Tensor, gates: int) -> Any:
+        return linear(h, wh, bh).chunk(gates, -1)
+
+    def lstm(x: torch.Tensor, state: Any) -> Any:
+        h, c = state
+        gates = 3 if net.cell == "lstm_coupled" else 4
+        v = [a + b for a, b in zip(of_input(x, gates), of_state(h, gates), strict=True)]
+        looks = [0.0] * gates if peephole is None else [*peephole.chunk(gates - 1)]
+        i = s(v[0] + looks[0] * c)
+        forget = 1 - i if gates == 3 else s(v[1] + looks[1] * c)
+        c = forget * c + i * f(v[-2])
+        c = c if net.cell_clip is None else c.clamp(-net.cell_clip, net.cell_clip)
+        h = s(v[-1] + looks[-1] * c) * e(c)
+        h = h if wr is None else linear(h, wr)
+        return h, [h, c]
+
+    def gru(x: torch.Tensor, state: Any) -> Any:
+        (h,) = state
+        (xr, xz, xn), (hr, hz, hn) = of_input(x, 3), of_state(h, 3)
+        r, z = s(xr + hr), s(xz + hz)
+        past = of_state(r * h, 3)[2] if net.cell == "gru_reset_before" else r * hn
+        h = torch.lerp(f(xn + past), h, z)
+        return h, [h]
+
+    def mingru(x: torch.Tensor, state: Any) -> Any:
+        z, n = of_input(x, 2)
+        h = torch.lerp(state[0], f(n), torch.sigmoid(z))
+        return h, [h]
+
+    def rnn(x: torch.Tensor, state: Any) -> Any:
+        h = f(linear(x, wi, bi) + linear(state[0], wh, bh))
+        return h, [h]
+
+    def leaky_rate(x: torch.Tensor, state: Any) -> Any:
+        h = a * state[0] + (1 - a) * f(linear(x, wi, bi) + linear(state[0], wh, bh))
+        return h, [h]
+
+    def leaky_potential(x: torch.Tensor, state: Any) -> Any:
+        v = linear(x, wi, bi) + linear(f(state[0]), wh, bh)
+        u = a * state[0] + (1 - a) * v
+        return f(u), [u]
+
+    def leaky(x: torch.Tensor, state: Any) -> Any:
+        h = a * state[0] + (1 - a) * x
+        return h, [h]
+
+    steps: dict[str, Step] = {
+        "lstm": lstm,
+        "lstm_coupled": lstm,
+        "gru": gru,
+        "gru_reset_before": gru,
+        "mingru": mingru,
+        "rnn": rnn,
+        "leaky_rate": leaky_rate,
+        "leaky_potential": leaky_potential,
+        "leaky": leaky,
+    }
+    return steps[net.cell]
+
+
+def torch_loop(net: Net, p: Mapping[str, torch.Tensor], x: torch.Tensor, state: Any) -> Any:
+    """Any net by a loop over its steps: y and final state, of x [T, B, I] and a list of states."""
 
     def one_layer(suffix: str, x: torch.Tensor, state: Any, reverse: bool) -> Any:
-        (s,), y = state, []
-        a = p["alpha" if net.cell == "leaky" else "alpha" + suffix]
+        step, y = torch_step(net, p, suffix), []
         for x_t in x.flip(0) if reverse else x:
-            v = x_t
-            if net.cell != "leaky":
-                past = s if net.cell == "leaky_rate" else f(s)
-                names = ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
-                wi, bi, wh, bh = (p.get(name + suffix) for name in names)
-                linear = torch.nn.functional.linear
-                v = linear(x_t, wi, bi) + linear(past, wh, bh)
-            s = a * s + (1 - a) * (f(v) if net.cell == "leaky_rate" else v)
-            y.append(f(s) if net.cell == "leaky_potential" else s)
-        return torch.stack(y[::-1] if reverse else y), s
+            h, state = step(x_t, state)
+            y.append(h)
+        return torch.stack(y[::-1] if reverse else y), state
 
-    s = state[0][None] if net.cell == "leaky" else state[0]
-    y, finals = stack(net, one_layer, torch.cat, x, [s])
-    return y, finals[0] if net.cell == "leaky" else torch.stack(finals)
+    layers = [s[None] for s in state] if net.cell == "leaky" else state
+    y, finals = stack(net, one_layer, torch.cat, x, layers)
+    final = [torch.stack(parts) for parts in zip(*finals, strict=True)]
+    return y, [s[0] for s in final] if net.cell == "leaky" else final
 
 
-def torch_gradients(
-    net: Net, layer: Any, x: Any, state: Any, dy: Any, dstate: Any, dtype: str = "float64"
-) -> Gradients:
-    """By autograd, of the same weights and batched arrays in `dtype`; dy full or of the last step.
+# ---- Both -------------------------------------------------------------------------------------
 
-    LSTM and RNN run as PyTorch's modules, the leaky cells as a loop.
+
+def torch_run(
+    net: Net, layer: Any, x: Any, state: Any, dtype: str, lengths: Any = None, loop: bool = False
+) -> tuple[torch.Tensor, Any, list[torch.Tensor], dict[str, torch.Tensor]]:
+    """y, final state, the inputs x and state and the parameters, all as leaves of a graph.
+
+    By a module where there is one, unless a loop is asked for; batched.
     """
 
-    def tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.array(array, dtype))
+    def leaf(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.array(array, dtype)).requires_grad_()
 
     def turned(t: torch.Tensor) -> torch.Tensor:
         return t.transpose(0, 1) if net.batch_first else t
 
-    inputs = [tensor(x), *map(tensor, unpack(state))]
-    for t in inputs:
-        t.requires_grad_()
-    if net.cell in ("lstm", "rnn"):
+    inputs = [leaf(x), *map(leaf, unpack(state))]
+    if has_module(net) and not loop:
         module = torch_module(net, layer, dtype)
-        p = dict(module.named_parameters())
-        y, final = module(inputs[0], pack(inputs[1:]))
+        p, arguments = dict(module.named_parameters()), (inputs[0], pack(inputs[1:]))
+        y, final = (
+            module(*arguments) if lengths is None else run_packed(module, *arguments, lengths)
+        )
     else:
-        p = {name: tensor(v).requires_grad_() for name, v in layer.parameters().items()}
-        y, final = leaky_loop(net, p, turned(inputs[0]), inputs[1:])
-        y = turned(y)
-    last = turned(y)[-1] if dy.ndim < 3 else y
-    found = torch.autograd.grad(
-        [last, *unpack(final)], [*inputs, *p.values()], [tensor(dy), *map(tensor, unpack(dstate))]
-    )
+        p = {name: leaf(v) for name, v in layer.parameters().items()}
+        y, final = torch_loop(net, p, turned(inputs[0]), inputs[1:])
+        y, final = turned(y), pack(final)
+    return y, final, inputs, p
+
+
+def torch_values(net: Net, layer: Any, x: Any, state: Any, dtype: str, **how: Any) -> Any:
+    """y and final state as arrays of `dtype`."""
+    y, final, _, _ = torch_run(net, layer, x, state, dtype, **how)
+    return y.detach().numpy(), pack([s.detach().numpy() for s in unpack(final)])
+
+
+def torch_gradients(
+    net: Net,
+    layer: Any,
+    x: Any,
+    state: Any,
+    dy: Any,
+    dstate: Any,
+    dtype: str = "float64",
+    **how: Any,
+) -> Gradients:
+    """By autograd, of the same weights and batched arrays in `dtype`; dy full or of the last step.
+
+    LSTM, GRU and RNN run as PyTorch's modules where it has the options, all else as a loop.
+    """
+    y, final, inputs, p = torch_run(net, layer, x, state, dtype, **how)
+    if dy.ndim < 3:
+        y = y[:, -1] if net.batch_first else y[-1]
+    arriving = [torch.from_numpy(np.array(d, dtype)) for d in (dy, *unpack(dstate))]
+    found = torch.autograd.grad([y, *unpack(final)], [*inputs, *p.values()], arriving)
     dx, *rest = (t.numpy() for t in found)
     params = dict(zip(p, rest[net.states :], strict=True))
     return Gradients(

@@ -29,9 +29,11 @@
 #endif
 
 /* The panels of a tile lie in one block or are those of whole blocks; with one gate each is in a
- * block of its own, and more than 8 streams of memory would not pay. */
+ * block of its own, and more than 8 streams of memory would not pay. With three gates a tile has
+ * one panel or those of 1, 2, 3 or 4 blocks. */
 #define TILE_LEGAL(rows, panels, gates)                                                            \
     ((rows) <= TILE_ROWS && (panels) <= TILE_PANELS(rows) &&                                       \
+     ((gates) == 3 || (panels) % 3 != 0 || (panels) == 12) &&                                      \
      ((gates) % (panels) == 0 || ((panels) % (gates) == 0 && (panels) <= 8 * (gates))))
 
 /* Bytes of weights that all rows pass over before the next: about what the first cache holds. */
@@ -46,9 +48,12 @@ typedef struct product {
     size_t k;
     const real *init; /* [rows][panels][16]: what the chains start from */
     ptrdiff_t init_row;
-    const real *add; /* [rows][panels][16]: to be added at the end, rows out_row apart; or NULL */
-    real *out;       /* [rows][panels][16] */
+    const real *add; /* as out: to be added at the end, or NULL */
+    real *out;       /* [rows][blocks][slots][16] */
     ptrdiff_t out_row;
+    size_t out_block;     /* elements from block to block */
+    size_t last_shift;    /* elements by which the last gate of a block lies farther */
+    int apart;            /* nothing is added to the last gate */
     const char *ahead;    /* memory that is needed soon: AHEAD_LINES lines are fetched for each k */
     ptrdiff_t ahead_step; /* bytes from k to k; 0 where there is nothing to fetch */
 } product;
@@ -89,12 +94,16 @@ INLINE void tile(const int rows, const int panels, const int gates, const produc
         UNROLL for (int b = 0; b < blocks; b++) w[b] += gates * FRNN_BLOCK;
     }
     UNROLL for (int r = 0; r < rows; r++) {
-        real *out = p->out + r * p->out_row;
         UNROLL for (int v = 0; v < width; v++) {
+            const int panel = v / VECTORS, last = panels >= gates && panel % gates == gates - 1;
+            const ptrdiff_t at = r * p->out_row +
+                                 (ptrdiff_t)((size_t)(panel / gates) * p->out_block) +
+                                 panel % gates * FRNN_BLOCK +
+                                 (last ? (ptrdiff_t)p->last_shift : 0) + v % VECTORS * VL;
             vreal value = sum[r][v];
-            if (p->add != NULL)
-                value = vadd(vload(p->add + r * p->out_row + v * VL), value);
-            vstore(out + v * VL, value);
+            if (p->add != NULL && !(last && p->apart))
+                value = vadd(vload(p->add + at), value);
+            vstore(p->out + at, value);
         }
     }
 }
@@ -106,8 +115,14 @@ INLINE int tile_fits(const int gates, size_t rows, size_t panels, size_t width) 
 }
 
 /* The widest legal tile for that many panels. 12 are taken only where they are all: even steps beat
- * a wide one and a rest. */
+ * a wide one and a rest. Of three gates they are taken where they fit: 6 are few chains. */
 INLINE size_t tile_panels(const int gates, size_t rows, size_t panels) {
+    if (gates == 3) {
+        for (size_t width = 12; width > 1; width -= 3)
+            if (tile_fits(gates, rows, panels, width))
+                return width;
+        return 1;
+    }
     if (panels == 12 && tile_fits(gates, rows, panels, 12))
         return 12;
     if (tile_fits(gates, rows, panels, 8))
@@ -126,7 +141,9 @@ INLINE void tile_choose(const int gates, size_t rows, size_t panels, const produ
             tile(TILE_LEGAL(rows, panels, gates) ? (rows) : 1,                                     \
                  TILE_LEGAL(rows, panels, gates) ? (panels) : 1, gates, p);                        \
         break;
-#define CASES(rows) CASE(rows, 1) CASE(rows, 2) CASE(rows, 4) CASE(rows, 8)
+#define CASES(rows)                                                                                \
+    CASE(rows, 1)                                                                                  \
+    CASE(rows, 2) CASE(rows, 3) CASE(rows, 4) CASE(rows, 6) CASE(rows, 8) CASE(rows, 9)
         /* clang-format off */
         CASES(1) CASES(2) CASES(3) CASES(4) CASES(5) CASES(6)
         CASE(1, 12) CASE(2, 12)
@@ -143,15 +160,32 @@ NOINLINE void tile_1(size_t rows, size_t panels, const product *p) {
     tile_choose(1, rows, panels, p);
 }
 
+NOINLINE void tile_2(size_t rows, size_t panels, const product *p) {
+    tile_choose(2, rows, panels, p);
+}
+
+NOINLINE void tile_3(size_t rows, size_t panels, const product *p) {
+    tile_choose(3, rows, panels, p);
+}
+
 NOINLINE void tile_4(size_t rows, size_t panels, const product *p) {
     tile_choose(4, rows, panels, p);
 }
 
 INLINE void tile_call(const int gates, size_t rows, size_t panels, const product *p) {
-    if (gates == 4)
-        tile_4(rows, panels, p);
-    else
+    switch (gates) {
+    case 1:
         tile_1(rows, panels, p);
+        break;
+    case 2:
+        tile_2(rows, panels, p);
+        break;
+    case 3:
+        tile_3(rows, panels, p);
+        break;
+    default:
+        tile_4(rows, panels, p);
+    }
 }
 
 /* What a chain without a bias starts from, for the widest group. */
@@ -164,17 +198,22 @@ INLINE size_t group_panels(const int gates, size_t rows, size_t panels) {
     return widest < (size_t)gates ? (size_t)gates : widest;
 }
 
-/* Tiles of `height` rows over all panels of a group. */
+/* Tiles of `height` rows over all panels of a group. A tile within a block is told where it lies by
+ * its base, and what the last gate has of its own. */
 INLINE void product_rows(const int gates, product *p, size_t height, size_t panels) {
+    const product whole = {.w = p->w, .init = p->init, .add = p->add, .out = p->out};
     for (size_t panel = 0; panel < panels;) {
         const size_t width = tile_panels(gates, height, panels - panel);
+        const size_t block = panel / (size_t)gates, gate = panel % (size_t)gates;
+        const int last = width < (size_t)gates && gate + width == (size_t)gates;
+        const size_t at = block * p->out_block + gate * FRNN_BLOCK + (last ? p->last_shift : 0);
+        p->w = whole.w + block * p->w_block + gate * FRNN_BLOCK;
+        p->init = whole.init + panel * FRNN_BLOCK;
+        p->out = whole.out + at;
+        if (whole.add != NULL)
+            p->add = last && p->apart ? NULL : whole.add + at;
         tile_call(gates, height, width, p);
         panel += width;
-        p->w += width < (size_t)gates ? width * FRNN_BLOCK : width / (size_t)gates * p->w_block;
-        p->init += width * FRNN_BLOCK;
-        p->out += width * FRNN_BLOCK;
-        if (p->add != NULL)
-            p->add += width * FRNN_BLOCK;
     }
 }
 
@@ -208,6 +247,8 @@ INLINE void product_group(const int gates, const product *whole, size_t panels, 
             p.add = NULL;
             p.out = partial;
             p.out_row = FRNN_PARTIAL;
+            p.out_block = k_size;
+            p.last_shift = 0;
         }
         /* The next piece follows in each block, or begins the next group; to be fetched evenly. */
         p.ahead = (const char *)(p.w + p.k * k_size);
@@ -232,6 +273,7 @@ INLINE void product_group(const int gates, const product *whole, size_t panels, 
 /* frnn_kernels.project for one number of gates. */
 INLINE void project_gates(const int gates, const frnn_project *s) {
     const size_t panels = s->blocks * (size_t)gates;
+    const size_t shift = s->apart ? FRNN_BLOCK : 0;
     product p = {
         .rows = s->rows,
         .a = s->a,
@@ -243,6 +285,8 @@ INLINE void project_gates(const int gates, const frnn_project *s) {
         .init_row = 0,
         .out = s->out,
         .out_row = s->out_row,
+        .out_block = (size_t)gates * FRNN_BLOCK + shift,
+        .last_shift = shift,
     };
     for (size_t panel = 0; panel < panels;) {
         const size_t width = group_panels(gates, s->rows, panels - panel);
@@ -250,36 +294,49 @@ INLINE void project_gates(const int gates, const frnn_project *s) {
         panel += width;
         p.w += width / (size_t)gates * p.w_block;
         p.init += width * FRNN_BLOCK;
-        p.out += width * FRNN_BLOCK;
+        p.out += width / (size_t)gates * p.out_block;
     }
 }
 
 static void project(const frnn_project *s) {
-    if (s->gates == 4)
-        project_gates(4, s);
-    else
+    switch (s->gates) {
+    case 1:
         project_gates(1, s);
+        break;
+    case 2:
+        project_gates(2, s);
+        break;
+    case 3:
+        project_gates(3, s);
+        break;
+    default:
+        project_gates(4, s);
+    }
 }
 
-/* The recurrent product of a step for a group of panels that starts at `block`: complete
- * pre-activations in s->gates. */
-INLINE void recur_group(const int gates, const frnn_step *s, size_t block, size_t panels) {
-    const size_t w_block = s->hidden_size * (size_t)gates * FRNN_BLOCK;
-    const ptrdiff_t gates_row = (ptrdiff_t)s->gates_row;
-    real *out =
-        (real *)s->gates + (ptrdiff_t)s->row_begin * gates_row + block * (size_t)gates * FRNN_BLOCK;
+/* A recurrent product of a step for a group of blocks that starts at `block`, added to or put into
+ * the gates: `gates` of them from slot `first` on, of `slots`; `w` and `a` are what is multiplied.
+ */
+INLINE void recur_group(const int gates, const int slots, const int first, const frnn_step *s,
+                        const void *w, const void *a, size_t a_row, size_t block, size_t panels) {
+    const size_t w_block = s->recurrent_size * (size_t)gates * FRNN_BLOCK;
+    const size_t out_block = (size_t)slots * FRNN_BLOCK;
+    real *out = (real *)s->gates + s->row_begin * s->gates_row + block * out_block +
+                (size_t)first * FRNN_BLOCK;
     const product p = {
         .rows = s->row_end - s->row_begin,
-        .a = (const real *)s->h_prev + s->row_begin * s->ld,
-        .a_row = (ptrdiff_t)s->ld,
-        .w = (const real *)s->w_hh + block * w_block,
+        .a = (const real *)a + s->row_begin * a_row,
+        .a_row = (ptrdiff_t)a_row,
+        .w = (const real *)w + block * w_block,
         .w_block = w_block,
-        .k = s->hidden_size,
+        .k = s->recurrent_size,
         .init = zeros,
         .init_row = 0,
         .add = out,
         .out = out,
-        .out_row = gates_row,
+        .out_row = (ptrdiff_t)s->gates_row,
+        .out_block = out_block,
+        .apart = first + gates == slots - 1,
     };
     product_group(gates, &p, panels, (real *)s->partial + s->row_begin * FRNN_PARTIAL);
 }

@@ -12,7 +12,8 @@
 
 typedef struct product_back {
     size_t rows, k;
-    const real *a; /* [rows][gates][k] */
+    const real *a; /* [rows][slots][k] */
+    size_t a_last; /* elements by which the last gate lies farther than its number says */
     ptrdiff_t a_row;
     const real *w; /* [gates][blocks][k][16], from the first block of the group on */
     size_t w_gate;
@@ -36,7 +37,8 @@ INLINE void tile_back(const int gates, const int panels, const product_back *p) 
     const real *w = p->w;
     for (size_t k = 0; k < p->k; k++, w += step) {
         UNROLL for (int g = 0; g < gates; g++) {
-            const vreal factor = vset1(p->a[(size_t)g * p->k + k]);
+            const vreal factor =
+                vset1(p->a[(size_t)g * p->k + k + (g == gates - 1 ? p->a_last : 0)]);
             const real *row = w + (size_t)g * p->w_gate;
             UNROLL for (int v = 0; v < width; v++) sum[g][v] = vfma(
                 factor, vload(row + (size_t)(v / VECTORS) * panel + v % VECTORS * VL), sum[g][v]);
@@ -71,8 +73,32 @@ NOINLINE void row_back_1(const product_back *p, size_t panels) {
     row_back(1, p, panels);
 }
 
+NOINLINE void row_back_2(const product_back *p, size_t panels) {
+    row_back(2, p, panels);
+}
+
+NOINLINE void row_back_3(const product_back *p, size_t panels) {
+    row_back(3, p, panels);
+}
+
 NOINLINE void row_back_4(const product_back *p, size_t panels) {
     row_back(4, p, panels);
+}
+
+INLINE void row_back_call(const int gates, const product_back *p, size_t panels) {
+    switch (gates) {
+    case 1:
+        row_back_1(p, panels);
+        break;
+    case 2:
+        row_back_2(p, panels);
+        break;
+    case 3:
+        row_back_3(p, panels);
+        break;
+    default:
+        row_back_4(p, panels);
+    }
 }
 
 /* How many of the blocks [begin, end) are worked on together, the first ones or the last; all
@@ -89,16 +115,13 @@ INLINE size_t group_back(size_t rows, size_t blocks, size_t begin, size_t end, i
 /* One group of panels of a product. */
 INLINE void product_group_back(const int gates, const product_back *p, size_t panels) {
     if (p->rows == 1) {
-        if (gates == 4)
-            row_back_4(p, panels);
-        else
-            row_back_1(p, panels);
+        row_back_call(gates, p, panels);
         return;
     }
     for (int g = 0; g < gates; g++) {
         product q = {
             .rows = p->rows,
-            .a = p->a + (size_t)g * p->k,
+            .a = p->a + (size_t)g * p->k + (g == gates - 1 ? p->a_last : 0),
             .a_row = p->a_row,
             .w = p->w + (size_t)g * p->w_gate,
             .w_block = p->k * FRNN_BLOCK,
@@ -107,11 +130,13 @@ INLINE void product_group_back(const int gates, const product_back *p, size_t pa
             .add = g == 0 ? NULL : p->out,
             .out = p->out,
             .out_row = p->out_row,
+            .out_block = FRNN_BLOCK,
         };
         if (panels % QUAD != 0) {
             product_group(1, &q, panels, p->partial);
         } else { /* a quad is to the tile what the gates of a block are */
             q.w_block *= QUAD;
+            q.out_block *= QUAD;
             product_group(QUAD, &q, panels, p->partial);
         }
     }
@@ -122,6 +147,7 @@ INLINE void project_back_gates(const int gates, const frnn_project_back *s) {
         .rows = s->rows,
         .k = s->k,
         .a = s->a,
+        .a_last = (s->last - (size_t)(gates - 1)) * s->k,
         .a_row = s->a_row,
         .w = s->w,
         .w_gate = s->blocks * s->k * FRNN_BLOCK,
@@ -139,10 +165,19 @@ INLINE void project_back_gates(const int gates, const frnn_project_back *s) {
 }
 
 static void project_back(const frnn_project_back *s) {
-    if (s->gates == 4)
-        project_back_gates(4, s);
-    else
+    switch (s->gates) {
+    case 1:
         project_back_gates(1, s);
+        break;
+    case 2:
+        project_back_gates(2, s);
+        break;
+    case 3:
+        project_back_gates(3, s);
+        break;
+    default:
+        project_back_gates(4, s);
+    }
 }
 
 /* ---- Parameters: sums of outer products ---------------------------------------------------- */

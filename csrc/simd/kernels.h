@@ -29,9 +29,12 @@ FRNN_PRAGMA(GCC target(FRNN_TARGET))
 
 #define INLINE   static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))
-/* A build with sanitizers may define it as nothing, and takes minutes less. */
+/* A build with sanitizers may define it as nothing, and takes minutes less; so does the scalar one,
+ * whose bodies are too long to repeat, and is as fast. */
 #if !defined(UNROLL)
-#if defined(__clang__)
+#if defined(FRNN_ISA_SCALAR)
+#define UNROLL
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 32")
@@ -42,12 +45,15 @@ FRNN_PRAGMA(GCC target(FRNN_TARGET))
 #include "vmath.h"
 #include "gemm.h"
 #include "grad.h"
+#include "activation.h"
 #include "cells/cell.h"
 #include "cells/back.h"
 #include "cells/lstm.h"
 #include "cells/rnn.h"
 #include "cells/leaky.h"
+#include "cells/gru.h"
 #include "scan.h"
+#include "gated.h"
 #include "probe.h"
 
 #define FRNN_ARRAY_FUNCTION(name, function)                                                        \
@@ -61,33 +67,34 @@ FRNN_ARRAY_FUNCTION(exp_array, vexp)
 FRNN_ARRAY_FUNCTION(sigmoid_array, vsigmoid)
 FRNN_ARRAY_FUNCTION(tanh_array, vtanh)
 
-static void activate_array(frnn_activation activation, const void *x, void *y, size_t n) {
+static void activate_array(const frnn_function *function, const void *x, void *y, size_t n) {
     for (size_t i = 0; i < n; i += VL) {
         const size_t count = frnn_min(VL, n - i);
-        vstore_n((real *)y + i, activate(activation, vload_n((const real *)x + i, count)), count);
+        vstore_n((real *)y + i, activate(function, vload_n((const real *)x + i, count)), count);
     }
 }
 
 const frnn_kernels FRNN_TABLE = {
     .isa = FRNN_ISA_NAME,
     .project = project,
+    .emit = emit,
     .step =
         {
-#define FRNN_CELL(ENUM, name, gates, states, memory, alpha, history)                               \
+#define FRNN_CELL(ENUM, name, gates, apart, states, memory, direct, alpha, history)                \
     [FRNN_CELL_##ENUM] = name##_step,
 #include "../cells.def"
 #undef FRNN_CELL
         },
     .hidden =
         {
-#define FRNN_CELL(ENUM, name, gates, states, memory, alpha, history)                               \
+#define FRNN_CELL(ENUM, name, gates, apart, states, memory, direct, alpha, history)                \
     [FRNN_CELL_##ENUM] = name##_hidden_rows,
 #include "../cells.def"
 #undef FRNN_CELL
         },
     .step_back =
         {
-#define FRNN_CELL(ENUM, name, gates, states, memory, alpha, history)                               \
+#define FRNN_CELL(ENUM, name, gates, apart, states, memory, direct, alpha, history)                \
     [FRNN_CELL_##ENUM] = name##_step_back,
 #include "../cells.def"
 #undef FRNN_CELL
@@ -96,6 +103,8 @@ const frnn_kernels FRNN_TABLE = {
     .outer = outer,
     .scan = scan,
     .scan_back = scan_back,
+    .gated = gated,
+    .gated_back = gated_back,
     .add = add_array,
     .exp = exp_array,
     .sigmoid = sigmoid_array,

@@ -10,9 +10,17 @@
 #define SCAN_PIECE_STEPS 8           /* at least */
 #define SCAN_AHEAD       12          /* steps; lines of y too are fetched before they are written */
 
+/* Steps before which the state is once more what it was at first. */
+typedef struct scan_resets {
+    const unsigned char *reset; /* or NULL */
+    size_t step;
+    const real *h0;
+} scan_resets;
+
 /* A strip of `vectors` whole vectors (a constant), or of `lanes` < VL lanes of one. */
 INLINE void scan_strip(const int vectors, const int part, size_t lanes, size_t steps, const real *x,
-                       ptrdiff_t x_step, real *y, ptrdiff_t y_step, const real *alpha, real *h) {
+                       ptrdiff_t x_step, real *y, ptrdiff_t y_step, const real *alpha, real *h,
+                       const scan_resets resets) {
     vreal state[SCAN_STRIP], a[SCAN_STRIP], b[SCAN_STRIP];
     UNROLL for (int v = 0; v < vectors; v++) {
         state[v] = part ? vload_n(h, lanes) : vload(h + v * VL);
@@ -20,6 +28,9 @@ INLINE void scan_strip(const int vectors, const int part, size_t lanes, size_t s
         b[v] = vsub(vset1(1), a[v]);
     }
     for (size_t t = 0; t < steps; t++) {
+        if (resets.reset != NULL && resets.reset[t * resets.step]) {
+            UNROLL for (int v = 0; v < vectors; v++) state[v] = vload(resets.h0 + v * VL);
+        }
         UNROLL for (int v = 0; v < vectors; v++) {
             if (!part) {
                 vprefetch(x + SCAN_AHEAD * x_step + v * VL);
@@ -48,6 +59,9 @@ static void scan_channels(const frnn_scan *s, size_t begin, size_t steps) {
     real *y = (real *)s->y + (ptrdiff_t)begin * s->y_step;
     const real *alpha = s->alpha;
     real *h = s->h;
+    scan_resets resets = {s->reset, s->reset_step, s->h0};
+    if (s->reset != NULL)
+        resets.reset += begin * s->reset_step;
     size_t at = 0;
     while (at < s->channels) {
         const size_t left = s->channels - at;
@@ -55,11 +69,13 @@ static void scan_channels(const frnn_scan *s, size_t begin, size_t steps) {
 #define STRIP(n)                                                                                   \
     if (done == 0 && left >= (n) * (size_t)VL) {                                                   \
         done = (n) * (size_t)VL;                                                                   \
-        scan_strip(n, 0, 0, steps, x + at, s->x_step, y + at, s->y_step, alpha + at, h + at);      \
+        scan_strip(n, 0, 0, steps, x + at, s->x_step, y + at, s->y_step, alpha + at, h + at,       \
+                   resets);                                                                        \
     }
         if (left < (size_t)VL) {
             done = left;
-            scan_strip(1, 1, done, steps, x + at, s->x_step, y + at, s->y_step, alpha + at, h + at);
+            scan_strip(1, 1, done, steps, x + at, s->x_step, y + at, s->y_step, alpha + at, h + at,
+                       resets);
         }
         STRIP(16)
         STRIP(8)
@@ -68,6 +84,8 @@ static void scan_channels(const frnn_scan *s, size_t begin, size_t steps) {
         STRIP(1)
 #undef STRIP
         at += done;
+        if (s->reset != NULL)
+            resets.h0 += done;
     }
 }
 
@@ -150,7 +168,7 @@ static void scan_parallel(const frnn_scan *s) {
 static void scan(const frnn_scan *s) {
 #if !defined(FRNN_ISA_SCALAR)
     /* With the lanes full of channels there is nothing to gain along time. */
-    if (s->parallel_time && s->channels < (size_t)VL) {
+    if (s->parallel_time && s->reset == NULL && s->channels < (size_t)VL) {
         scan_parallel(s);
         return;
     }
@@ -178,6 +196,10 @@ INLINE void scan_back_strip(const int vectors, const int part, size_t lanes,
         state[v] = vload((const real *)s->h + at + v * VL);
     }
     for (size_t t = 0; t < s->steps; t++, x += s->x_step) {
+        if (s->reset != NULL && s->reset[t * s->reset_step]) {
+            UNROLL for (int v = 0; v < vectors; v++) state[v] =
+                vload((const real *)s->h0 + at + v * VL);
+        }
         UNROLL for (int v = 0; v < vectors; v++) {
             const vreal input = part ? vload_n(x, lanes) : vload(x + v * VL);
             vstore(past[t] + v * VL, state[v]);
@@ -212,6 +234,13 @@ INLINE void scan_back_strip(const int vectors, const int part, size_t lanes,
                 vstore_n(dx, vmul(b[v], g), lanes);
             else if (dx != NULL)
                 vstore(dx + v * VL, vmul(b[v], g));
+        }
+        if (s->reset != NULL && s->reset[t * s->reset_step]) {
+            real *carry0 = (real *)s->carry0 + at;
+            UNROLL for (int v = 0; v < vectors; v++) {
+                vstore(carry0 + v * VL, vadd(vload(carry0 + v * VL), state[v]));
+                state[v] = vzero();
+            }
         }
     }
     UNROLL for (int v = 0; v < vectors; v++) {
@@ -269,7 +298,8 @@ static void scan_back_time(const frnn_scan_back *s, size_t at) {
 static void scan_back(const frnn_scan_back *s) {
     size_t at = 0;
 #if !defined(FRNN_ISA_SCALAR)
-    for (; s->parallel_time && s->channels < (size_t)VL && at < s->channels; at++)
+    const int over_lanes = s->parallel_time && s->reset == NULL && s->channels < (size_t)VL;
+    for (; over_lanes && at < s->channels; at++)
         scan_back_time(s, at);
     if (at == s->channels)
         return;

@@ -39,9 +39,10 @@ int main(int argc, char **argv) {
         return 1;
     }
     const frnn_config *net = &model.config;
-    if (net->dtype != FRNN_F32 || net->num_directions != 1 || net->input_size > FRAME ||
-        net->hidden_size > FRAME) {
-        fprintf(stderr, "embed: expected a float32 net of one direction and frames up to %d\n",
+    size_t output_size = net->proj_size > 0 ? net->proj_size : net->hidden_size;
+    if (net->dtype != FRNN_F32 || net->num_directions != 1 || model.go_backwards ||
+        net->input_size > FRAME || output_size > FRAME) {
+        fprintf(stderr, "embed: expected a float32 net that runs forward and frames up to %d\n",
                 FRAME);
         return 1;
     }
@@ -51,7 +52,7 @@ int main(int argc, char **argv) {
     frnn_run step = FRNN_RUN(net, 1, 1, x, y, state, sizeof state, scratch, sizeof scratch);
     while (fread(x, sizeof *x, net->input_size, stdin) == net->input_size) {
         check(frnn_forward(net, packed, sizeof packed, &step), "step");
-        if (fwrite(y, sizeof *y, net->hidden_size, stdout) != net->hidden_size)
+        if (fwrite(y, sizeof *y, output_size, stdout) != output_size)
             return 1;
     }
     return 0;

@@ -3,14 +3,15 @@
     import fastrnn.torch as ft
 
     net = ft.LSTM(40, 128, num_layers=2, dropout=0.1)    # as torch.nn.LSTM
-    ft.replace(model)                                    # swaps those that a model has
+    ft.replace(model)                                    # swaps LSTM, GRU and RNN of a model
+    net(x, lengths=[7, 3, 5])                            # a padded batch, or a PackedSequence
 
 The kernels of fastrnn run the whole sequence, forward and backward, on the tensors' own memory.
 Tensors are float32 or float64 and on the CPU. It works with autograd, optimizers, `state_dict`,
 `copy.deepcopy`, `torch.save`, `torch.compile` and DistributedDataParallel.
 
 What is not there is an error that says so: the second derivative (double backward), forward-mode
-derivatives and the transforms of torch.func, PackedSequence, projections, other devices and dtypes.
+derivatives and the transforms of torch.func, other devices and dtypes.
 
 Weights are packed for the kernels at the first call after a change. Changes are known by PyTorch's
 version counters; optimizers, `load_state_dict` and whatever happens under `torch.no_grad()` move
@@ -34,7 +35,7 @@ if not hasattr(_torch.library, "custom_op"):
     raise ImportError(f"fastrnn.torch needs PyTorch 2.4 or later, this is {_torch.__version__}")
 
 from .leaky import Leaky, LeakyRNN
-from .modules import LSTM, RNN
+from .modules import GRU, LSTM, RNN, MinGRU
 from .replace import replace
 
-__all__ = ["LSTM", "RNN", "Leaky", "LeakyRNN", "replace"]
+__all__ = ["GRU", "LSTM", "RNN", "Leaky", "LeakyRNN", "MinGRU", "replace"]

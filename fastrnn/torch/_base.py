@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .._base import Layer
 from ._ops import run
 from ._packing import DTYPES, Config, forget
+from ._sequences import WHOLE, Cuts, Layout, checked_cuts
 
 
 class Base(nn.Module):
@@ -50,13 +51,23 @@ class Base(nn.Module):
 
     # ---- Calls
 
-    def forward(self, input: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
+    def forward(
+        self, input: Any, hx: Any = None, *, lengths: Any = None, reset: Any = None
+    ) -> tuple[Any, Any]:
         """Runs whole sequences.
 
         Args:
-            input: [T, B, I], or [B, T, I] with `batch_first`, or [T, I] for one sequence.
+            input: [T, B, I], or [B, T, I] with `batch_first`, or [T, I] for one sequence; or a
+                PackedSequence, as of torch.nn.
             hx: the state before the first step, zeros if None; for LSTM a tuple (h_0, c_0).
-                Each is [L * D, B, H], or [L * D, H] for one sequence; for Leaky [B, H] or [H].
+                Each is [L * D, B, H], or [L * D, H] for one sequence (h_0 with a projection P
+                instead of H); for Leaky [B, H] or [H].
+            lengths: [B] integers from 0 to T, in any order, a tensor or a list: sequence b has only
+                its first lengths[b] steps, in both directions. After them the output is 0, and the
+                final state is that after its last step. Not with a PackedSequence, which has its
+                own.
+            reset: bool [T, B] ([B, T] with `batch_first`, [T] for one sequence): at these steps a
+                sequence starts anew, from its state in hx. Not with a PackedSequence.
 
         Returns:
             The outputs of the last layer, [T, B, D * H] in the layout of input, and the state
@@ -66,19 +77,47 @@ class Base(nn.Module):
             TypeError, ValueError, RuntimeError: if an argument does not fit, as of torch.nn.
         """
         weights = self._weights()
-        input, state = self._checked(input, hx, weights[0].dtype)
-        outputs = self._outputs(input, state, weights)
+        if not isinstance(input, Tensor):
+            return self._forward_packed(input, hx, lengths, reset, weights)
+        input, state = self._checked(input, hx, weights[0].dtype, self.batch_first)
+        cuts = WHOLE
+        if lengths is not None or reset is not None:
+            cuts = checked_cuts(lengths, reset, input, self.batch_first)
+        outputs = self._outputs(input, state, weights, cuts)
         return outputs if len(outputs) == 2 else (outputs[0], outputs[1:])
 
     def _outputs(
-        self, x: Tensor, state: tuple[Tensor, ...], weights: list[Tensor]
+        self, x: Tensor, state: tuple[Tensor, ...], weights: list[Tensor], cuts: Cuts
     ) -> tuple[Tensor, ...]:
-        return run(self._config, x, state, weights, self.batch_first, self._parallel_time)
+        return run(self._config, x, state, weights, self.batch_first, self._parallel_time, cuts)
 
-    def _checked(self, x: Tensor, hx: Any, dtype: torch.dtype) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _forward_packed(
+        self, packed: Any, hx: Any, lengths: Any, reset: Any, weights: list[Tensor]
+    ) -> tuple[nn.utils.rnn.PackedSequence, Any]:
+        """As forward, of a PackedSequence: of the padded batch, longest sequence first."""
+        if not isinstance(packed, nn.utils.rnn.PackedSequence):
+            name = type(packed).__name__
+            raise TypeError(f"input: expected a Tensor or a PackedSequence, got {name}")
+        for name, value in (("lengths", lengths), ("reset", reset)):
+            if value is not None:
+                got = type(value).__name__
+                raise ValueError(f"{name}: expected None with a PackedSequence, got {got}")
+        data = _suited("input", packed.data, weights[0].dtype)
+        layout = Layout(packed)
+        x, state = self._checked(layout.padded(data), hx, weights[0].dtype, False)
+        y, *final = self._outputs_of_layout(x, layout.to_sorted(state), weights, layout)
+        last = layout.to_unsorted(tuple(final))
+        return layout.sequence(y), last if len(last) > 1 else last[0]
+
+    def _outputs_of_layout(
+        self, x: Tensor, state: tuple[Tensor, ...], weights: list[Tensor], layout: Layout
+    ) -> tuple[Tensor, ...]:
+        return run(self._config, x, state, weights, False, self._parallel_time, layout.cuts)
+
+    def _checked(
+        self, x: Tensor, hx: Any, dtype: torch.dtype, batch_first: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The input, and the state as a tuple."""
-        if not isinstance(x, Tensor):
-            raise TypeError(f"input: expected a Tensor, got {_type_of(x)}")
         shape = x.shape
         if len(shape) != 3 and len(shape) != 2:
             raise ValueError(f"input: expected 2 or 3 dimensions, got {len(shape)}")
@@ -94,13 +133,13 @@ class Base(nn.Module):
         state = (hx,) if len(names) == 1 else hx
         if not isinstance(state, (tuple, list)) or len(state) != len(names):
             count = f" of {len(hx)}" if isinstance(hx, (tuple, list)) else ""
-            raise TypeError(f"hx: expected a tuple (h_0, c_0), got {_type_of(hx)}{count}")
-        batch = () if len(shape) == 2 else (shape[0 if self.batch_first else 1],)
-        expected = self._config.state_shape(batch, self.hidden_size)
+            raise TypeError(f"hx: expected a tuple (h_0, c_0), got {type(hx).__name__}{count}")
+        batch = () if len(shape) == 2 else (shape[0 if batch_first else 1],)
+        shapes = self._config.state_shapes(batch, self.hidden_size)
         tensors = []
-        for name, tensor in zip(names, state, strict=True):
+        for name, tensor, expected in zip(names, state, shapes, strict=True):
             if not isinstance(tensor, Tensor):
-                raise TypeError(f"{name}: expected a Tensor, got {_type_of(tensor)}")
+                raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}")
             if tensor.shape != expected:
                 raise RuntimeError(f"{name}: expected size {expected}, got {tuple(tensor.shape)}")
             tensors.append(_suited(name, tensor, dtype))
@@ -149,10 +188,11 @@ class Base(nn.Module):
 
         Args:
             layer: a layer of fastrnn.
-            options: further arguments of the module, that is, dropout.
+            options: arguments of the module to use instead of those of the layer.
 
         Raises:
             TypeError: if it is a layer of another class.
+            ValueError: if it reads its input backwards (go_backwards), which the module does not.
 
         Example:
             >>> import fastrnn, fastrnn.torch as ft
@@ -163,17 +203,13 @@ class Base(nn.Module):
             raise TypeError(
                 f"layer: expected a fastrnn.{cls._counterpart.__name__}, got {type(layer)}"
             )
+        if getattr(layer, "go_backwards", False):
+            raise ValueError("layer: expected go_backwards=False (flip the input), got True")
         dtype = torch.float32 if layer.dtype == np.float32 else torch.float64
-        arguments = {name: getattr(layer, name) for name in cls._common}
-        module = cls(**arguments, **options, dtype=dtype)
+        arguments = {name: getattr(layer, name) for name in cls._common} | options
+        module = cls(**arguments, dtype=dtype)
         module.load_state_dict({k: torch.tensor(v) for k, v in layer.parameters().items()})
         return module
-
-
-def _type_of(value: Any) -> str:
-    if isinstance(value, nn.utils.rnn.PackedSequence):
-        return "PackedSequence (give padded sequences of one length, or use torch.nn for these)"
-    return type(value).__name__
 
 
 def _suited(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

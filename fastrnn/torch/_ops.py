@@ -11,7 +11,7 @@ through Python: 25 us without gradients, 120 us with them, and 300 us with the b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +26,13 @@ from torch.compiler import is_compiling
 
 from .._arrays import Array
 from ._packing import DTYPES, Config, Packed, packed, plain_net
+from ._sequences import WHOLE, Cuts, cut_arrays
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _CPU = torch.device("cpu")  # whatever the default device is
+
+Arrays = tuple[Array | None, Array | None]  # lengths and reset, as the core takes them
+NO_ARRAYS: Arrays = (None, None)
 
 
 def run(
@@ -38,6 +42,7 @@ def run(
     weights: Sequence[Tensor],
     batch_first: bool,
     parallel_time: bool = False,
+    cuts: Cuts = WHOLE,
 ) -> tuple[Tensor, ...]:
     """y and the final state, one tensor or two. The arguments have been checked.
 
@@ -50,16 +55,19 @@ def run(
         or _len_torch_dispatch_stack() > 0
         or _get_tracing_state() is not None
     ):
-        options = (*config, batch_first, parallel_time, tape)
-        return run_op(x, list(state), list(weights), *options)[: 1 + config.states]
+        options = (*config.flat(), batch_first, parallel_time, tape)
+        return run_op(x, list(state), list(weights), *cuts, *options)[: 1 + config.states]
     if _are_functorch_transforms_active() or forward_ad._current_level >= 0:
         raise NotImplementedError(
             "fastrnn.torch: transforms of torch.func and forward-mode derivatives are not there"
         )
+    arrays = NO_ARRAYS
+    if cuts is not WHOLE:
+        arrays = cut_arrays(cuts, x.shape[1 if batch_first and x.dim() == 3 else 0])
     entry = packed(config, weights)
     if tape:
-        return Run.apply(entry, batch_first, x, *state, *weights)
-    return _forward(entry, x, state, batch_first, parallel_time)[0]
+        return Run.apply(entry, (batch_first, arrays), x, *state, *weights)
+    return _forward(entry, x, state, batch_first, parallel_time, arrays)[0]
 
 
 def _any_requires_grad(x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor]) -> bool:
@@ -99,15 +107,16 @@ def _call(
     state: Sequence[Tensor],
     batch_first: bool,
     parallel_time: bool,
+    arrays: Arrays,
     saved: Tensor | None,
 ) -> tuple[Array, Any] | None:
     h: Any = None
     if state:
-        arrays = [_array(tensor.contiguous()) for tensor in state]
-        h = tuple(arrays) if net.states > 1 else arrays[0]
+        before = [_array(tensor.contiguous()) for tensor in state]
+        h = tuple(before) if net.states > 1 else before[0]
     if saved is None:
-        return net.call(_array(x), h, None, batch_first, parallel_time)
-    return net.call_train(_array(x), h, None, batch_first, saved.numpy())
+        return net.call(_array(x), h, None, batch_first, parallel_time, None, *arrays)
+    return net.call_train(_array(x), h, None, batch_first, saved.numpy(), *arrays)
 
 
 def _forward(
@@ -116,14 +125,15 @@ def _forward(
     state: Sequence[Tensor],
     batch_first: bool,
     parallel_time: bool,
+    arrays: Arrays,
     saved: Tensor | None = None,
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """(y, *final state), and x as the kernels have read it; fills `saved` if there is one."""
     net = entry.net
-    result = _call(net, x, state, batch_first, parallel_time, saved)
+    result = _call(net, x, state, batch_first, parallel_time, arrays, saved)
     if result is None:  # a layout that the kernels do not read
         x, state = _copy(x), [tensor.detach().clone() for tensor in state]
-        result = _call(net, x, state, batch_first, parallel_time, saved)
+        result = _call(net, x, state, batch_first, parallel_time, arrays, saved)
         assert result is not None
     y, final = result
     if net.states == 1:
@@ -138,6 +148,7 @@ def _backward(
     dy: Tensor | None,
     dstate: Sequence[Tensor | None],
     batch_first: bool,
+    arrays: Arrays,
     need_x: bool,
     need_weights: Sequence[bool],
 ) -> tuple[Tensor | None, list[Tensor], list[Tensor | None]]:
@@ -164,6 +175,8 @@ def _backward(
         batch_first,
         need_x,
         entry.by_part(gradients) if any(need_weights) else None,
+        False,
+        *arrays,
     )
     if entry.alphas:
         entry.through_sigmoid(gradients)
@@ -182,28 +195,30 @@ class Run(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, entry: Packed, batch_first: bool, x: Tensor, *tensors: Tensor
+        ctx: Any, entry: Packed, order: tuple[bool, Arrays], x: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        """tensors: the initial state, if it is not zero, then the weights."""
+        """order: batch_first, and lengths and reset. tensors: the initial state, if it is not zero,
+        then the weights."""
+        batch_first, arrays = order
         states = len(tensors) - len(entry.shapes)
         size = entry.net.saved_size(*_steps_and_batch(x.shape, batch_first))
         saved = torch.empty(size, dtype=torch.uint8, device=_CPU)
-        outputs, x = _forward(entry, x, tensors[:states], batch_first, False, saved)
+        outputs, x = _forward(entry, x, tensors[:states], batch_first, False, arrays, saved)
         # The weights are saved for their version counters: a change in place before the backward
         # is then an error, as everywhere in PyTorch.
         ctx.save_for_backward(x, saved, *tensors[states:])
         ctx.set_materialize_grads(False)
-        ctx.run = entry, batch_first, states
+        ctx.run = entry, order, states
         return outputs
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *dstate: Tensor | None) -> tuple[Tensor | None, ...]:
         """The gradients of the arguments of `forward`."""
-        entry, batch_first, states = ctx.run
+        entry, (batch_first, arrays), states = ctx.run
         x, saved, *_ = ctx.saved_tensors
         needs = ctx.needs_input_grad
         dx, dh, dweights = _backward(
-            entry, x, saved, dy, dstate, batch_first, needs[2], needs[3 + states :]
+            entry, x, saved, dy, dstate, batch_first, arrays, needs[2], needs[3 + states :]
         )
         if torch.is_grad_enabled():  # create_graph=True
             anchor = torch.zeros((), device=_CPU, requires_grad=True)
@@ -234,9 +249,34 @@ class FirstDerivative(torch.autograd.Function):
 
 # ---- Operators
 
-_OPTIONS = "str cell, str activation, bool bias, int num_layers, bool bidirectional, " + (
+_FUNCTIONS = ", ".join(
+    f"str {name}, float {name}_alpha, float {name}_beta"
+    for name in ("activation", "gate_activation", "output_activation")
+)
+_OPTIONS = (
+    "Tensor? lengths, Tensor? reset, str cell, bool bias, int num_layers, bool bidirectional, "
+    f"int proj_size, bool peephole, float clip, float cell_clip, {_FUNCTIONS}, "
     "bool batch_first, bool parallel_time, bool tape"
 )
+
+
+class _Options(NamedTuple):
+    """What the operators take besides their first tensors."""
+
+    cuts: Cuts
+    config: Config
+    batch_first: bool
+    parallel_time: bool
+    tape: bool
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> _Options:
+        """From the arguments of an operator."""
+        return cls(Cuts(*values[:2]), Config.of(values[2:-3]), *values[-3:])
+
+    def arrays(self, x: Tensor) -> Arrays:
+        """Lengths and reset for the core."""
+        return cut_arrays(self.cuts, _steps_and_batch(x.shape, self.batch_first)[0])
 
 
 def _room(
@@ -261,19 +301,20 @@ def _room(
     " -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def run_op(
-    x: Tensor, state: list[Tensor], weights: list[Tensor], *options: Any
+    x: Tensor, state: list[Tensor], weights: list[Tensor], *values: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(y, h, c, saved); c is empty for cells without, and saved is without `tape`."""
-    config = Config(*options[:5])
-    batch_first, parallel_time, tape = options[5:]
+    options = _Options.of(values)
+    config, batch_first = options.config, options.batch_first
+    arrays = options.arrays(x)
     saved = None
-    if tape:
+    if options.tape:
         sizes = config.sizes(weights)
         room = _room(config, x.dtype, sizes, *_steps_and_batch(x.shape, batch_first))
         # zeros: an operator gives the same bytes every time, in the padding too
         saved = torch.zeros(room, dtype=torch.uint8, device=_CPU)
     entry = packed(config, weights)
-    (y, h, *c), _ = _forward(entry, x, state, batch_first, parallel_time, saved)
+    (y, h, *c), _ = _forward(entry, x, state, batch_first, options.parallel_time, arrays, saved)
     if saved is None:
         saved = torch.empty(0, dtype=torch.uint8, device=_CPU)
     return y, h, c[0] if c else y.new_empty(0), saved
@@ -281,18 +322,18 @@ def run_op(
 
 @run_op.register_fake
 def _(
-    x: Tensor, state: list[Tensor], weights: list[Tensor], *options: Any
+    x: Tensor, state: list[Tensor], weights: list[Tensor], *values: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    config = Config(*options[:5])
-    batch_first, _, tape = options[5:]
+    options = _Options.of(values)
+    config = options.config
     inputs, hidden = config.sizes(weights)
-    steps, batch = _steps_and_batch(x.shape, batch_first)
-    h = config.state_shape(() if x.dim() == 2 else (batch,), hidden)
-    room = _room(config, x.dtype, (inputs, hidden), steps, batch) if tape else 0
+    steps, batch = _steps_and_batch(x.shape, options.batch_first)
+    h, *c = config.state_shapes(() if x.dim() == 2 else (batch,), hidden)
+    room = _room(config, x.dtype, (inputs, hidden), steps, batch) if options.tape else 0
     return (
-        x.new_empty((*x.shape[:-1], hidden * (1 + config.bidirectional))),
+        x.new_empty((*x.shape[:-1], config.output_size(hidden))),
         x.new_empty(h),
-        x.new_empty(h if config.states == 2 else (0,)),
+        x.new_empty(c[0] if c else (0,)),
         x.new_empty((room,), dtype=torch.uint8),
     )
 
@@ -312,15 +353,23 @@ def backward_op(
     dh: Tensor | None,
     dc: Tensor | None,
     needs: list[bool],
-    *options: Any,
+    *values: Any,
 ) -> list[Tensor]:
     """The gradients of x, the initial state and the weights: those that are needed."""
-    config = Config(*options[:5])
-    entry = packed(config, weights)
-    dstate = (dh, dc)[: config.states]
-    first = 1 + config.states  # of the weights
-    dx, dh, dweights = _backward(entry, x, saved, dy, dstate, options[5], needs[0], needs[first:])
-    gradients = (dx, *dh, *dweights)
+    options = _Options.of(values)
+    states = options.config.states
+    found = _backward(
+        packed(options.config, weights),
+        x,
+        saved,
+        dy,
+        (dh, dc)[:states],
+        options.batch_first,
+        options.arrays(x),
+        needs[0],
+        needs[1 + states :],
+    )
+    gradients = (found[0], *found[1], *found[2])
     return [gradient for gradient, need in zip(gradients, needs, strict=True) if need]
 
 
@@ -333,34 +382,35 @@ def _(
     dh: Tensor | None,
     dc: Tensor | None,
     needs: list[bool],
-    *options: Any,
+    *values: Any,
 ) -> list[Tensor]:
-    config = Config(*options[:5])
-    _, hidden = config.sizes(weights)
-    batch = () if x.dim() == 2 else (_steps_and_batch(x.shape, options[5])[1],)
-    states = [config.state_shape(batch, hidden)] * config.states
+    options = _Options.of(values)
+    _, hidden = options.config.sizes(weights)
+    batch = () if x.dim() == 2 else (_steps_and_batch(x.shape, options.batch_first)[1],)
+    states = options.config.state_shapes(batch, hidden)
     shapes = [x.shape, *states, *[tensor.shape for tensor in weights]]
     return [x.new_empty(shape) for shape, need in zip(shapes, needs, strict=True) if need]
 
 
 def _op_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, state, weights, *ctx.options = inputs
+    x, state, weights, lengths, reset, *ctx.options = inputs
     if not ctx.options[-1]:
         raise RuntimeError("fastrnn::run: expected tape = True for a run with gradients, got False")
-    ctx.save_for_backward(x, output[3], *weights)
+    ctx.save_for_backward(x, output[3], lengths, reset, *weights)
     ctx.states = len(state)
 
 
 def _op_backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor, _: Any) -> tuple[Any, ...]:
-    x, saved, *weights = ctx.saved_tensors
+    x, saved, lengths, reset, *weights = ctx.saved_tensors
     need_x, need_state, need_weights = ctx.needs_input_grad[:3]
-    states = Config(*ctx.options[:5]).states
+    states = Config.of(ctx.options).states
     needs = [need_x, *(need_state or [False] * states), *need_weights]
+    values = (lengths, reset, *ctx.options)
     dc_or_none = dc if states == 2 else None
-    found = iter(backward_op(x, saved, weights, dy, dh, dc_or_none, needs, *ctx.options))
+    found = iter(backward_op(x, saved, weights, dy, dh, dc_or_none, needs, *values))
     gradients = [next(found) if need else None for need in needs]
     dstate = gradients[1 : 1 + ctx.states]
-    return gradients[0], dstate, gradients[1 + states :], *([None] * len(ctx.options))
+    return gradients[0], dstate, gradients[1 + states :], *([None] * len(values))
 
 
 run_op.register_autograd(_op_backward, setup_context=_op_context)

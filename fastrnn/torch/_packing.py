@@ -13,14 +13,35 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from .._activations import SIGMOID, TANH, Activation
 from .._arrays import Array
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 # What a part, one layer in one direction, can have, in the order of the core. Of alpha the tensor
 # is the logit.
-FIELDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "alpha_logit")
+FIELDS = (
+    "weight_ih",
+    "weight_hh",
+    "bias_ih",
+    "bias_hh",
+    "alpha_logit",
+    "weight_hr",
+    "peephole",
+)
 ALPHA = 4
+
+# Row blocks of the weight matrices.
+GATES = {
+    "lstm": 4,
+    "lstm_coupled": 3,
+    "gru": 3,
+    "gru_reset_before": 3,
+    "mingru": 2,
+    "rnn": 1,
+    "leaky_rate": 1,
+    "leaky_potential": 1,
+}
 
 # Parameters of up to so many bytes are compared whole with what was packed, of larger ones about
 # so many values, evenly spread.
@@ -31,13 +52,32 @@ _VERSION = operator.attrgetter("_version")
 
 
 class Config(NamedTuple):
-    """What a net is besides its tensors, in the order of the operators' arguments."""
+    """What a net is besides its tensors and their sizes, in the order of the operators' arguments.
+
+    clip and cell_clip are 0 where there is none. Functions that a cell does not have are tanh,
+    sigmoid and tanh.
+    """
 
     cell: str
-    activation: str
     bias: bool
     num_layers: int
     bidirectional: bool
+    proj_size: int = 0
+    peephole: bool = False
+    clip: float = 0.0
+    cell_clip: float = 0.0
+    activation: Activation = TANH
+    gate_activation: Activation = SIGMOID
+    output_activation: Activation = TANH
+
+    def flat(self) -> tuple[Any, ...]:
+        """The arguments of the operators: as they stand here, with the functions taken apart."""
+        return (*self[:8], *self.activation, *self.gate_activation, *self.output_activation)
+
+    @classmethod
+    def of(cls, flat: Sequence[Any]) -> Config:
+        """From the arguments of an operator, of which it takes the first ones."""
+        return cls(*flat[:8], *(tuple(flat[i : i + 3]) for i in (8, 11, 14)))
 
     @property
     def parts(self) -> int:
@@ -47,14 +87,20 @@ class Config(NamedTuple):
     @property
     def states(self) -> int:
         """State tensors: h (u of the potential form), or h and c."""
-        return 2 if self.cell == "lstm" else 1
+        return 2 if self.cell.startswith("lstm") else 1
 
     def fields(self) -> tuple[int, ...]:
         """Which of FIELDS each part has."""
         if self.cell == "leaky":
             return (ALPHA,)
-        alpha = (ALPHA,) if self.cell.startswith("leaky") else ()
-        return (0, 1, *((2, 3) if self.bias else ()), *alpha)
+        if self.cell == "mingru":
+            names = ["weight_ih", *(["bias_ih"] if self.bias else [])]
+        else:
+            names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if self.bias else [])]
+        names += ["alpha_logit"] if self.cell.startswith("leaky") else []
+        names += ["weight_hr"] if self.proj_size else []
+        names += ["peephole"] if self.peephole else []
+        return tuple(map(FIELDS.index, names))
 
     def names(self) -> list[str]:
         """Of the net's tensors, part by part."""
@@ -66,12 +112,23 @@ class Config(NamedTuple):
 
     def shapes(self, input_size: int, hidden_size: int) -> list[tuple[int, ...]]:
         """Of the net's tensors, part by part."""
-        rows = hidden_size * (4 if self.cell == "lstm" else 1)
+        if self.cell == "leaky":
+            return [(hidden_size,)]
+        gates, out = GATES[self.cell], self.proj_size or hidden_size
+        rows = gates * hidden_size
         shapes: list[tuple[int, ...]] = []
         for part in range(self.parts):
-            below = hidden_size * (1 + self.bidirectional)
+            below = out * (1 + self.bidirectional)
             inputs = input_size if part <= self.bidirectional else below
-            every = ((rows, inputs), (rows, hidden_size), (rows,), (rows,), (hidden_size,))
+            every = (
+                (rows, inputs),
+                (rows, out),
+                (rows,),
+                (rows,),
+                (hidden_size,),
+                (self.proj_size, hidden_size),
+                ((gates - 1) * hidden_size,),
+            )
             shapes += [every[field] for field in self.fields()]
         return shapes
 
@@ -79,12 +136,17 @@ class Config(NamedTuple):
         """input_size and hidden_size of a net of these tensors."""
         if self.cell == "leaky":
             return weights[0].shape[0], weights[0].shape[0]
-        return weights[0].shape[1], weights[1].shape[1]
+        return weights[0].shape[1], weights[0].shape[0] // GATES[self.cell]
 
-    def state_shape(self, batch: tuple[int, ...], hidden_size: int) -> tuple[int, ...]:
-        """Of each state tensor; batch is (B,), or () for one sequence."""
+    def output_size(self, hidden_size: int) -> int:
+        """The last axis of the output."""
+        return (self.proj_size or hidden_size) * (1 + self.bidirectional)
+
+    def state_shapes(self, batch: tuple[int, ...], hidden_size: int) -> list[tuple[int, ...]]:
+        """Of the state tensors; batch is (B,), or () for one sequence."""
         parts = () if self.cell == "leaky" else (self.parts,)
-        return (*parts, *batch, hidden_size)
+        shapes = [(*parts, *batch, self.proj_size or hidden_size), (*parts, *batch, hidden_size)]
+        return shapes[: self.states]
 
     def check(self, weights: Sequence[Tensor]) -> None:
         """An error that names the tensor which does not fit the others or the kernels."""
@@ -105,9 +167,21 @@ class Config(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def plain_net(config: Config, dtype: str, input_size: int, hidden_size: int) -> _core.Net:
     """The net without weights."""
-    directions = 1 + config.bidirectional
-    cell, activation, layers = config.cell, config.activation, config.num_layers
-    return _core.Net(cell, activation, dtype, input_size, hidden_size, layers, directions)
+    return _core.Net(
+        config.cell,
+        dtype,
+        input_size,
+        hidden_size,
+        config.num_layers,
+        1 + config.bidirectional,
+        config.proj_size,
+        config.peephole,
+        config.clip,
+        config.cell_clip,
+        config.activation,
+        config.gate_activation,
+        config.output_activation,
+    )
 
 
 class Packed:
@@ -164,7 +238,7 @@ class Packed:
             list(map(_VERSION, weights)) == self.versions
             and list(map(Tensor.data_ptr, weights)) == self.pointers
             and list(map(np.ndarray.tobytes, self.looks)) == self.seen
-            and config == self.config
+            and (config is self.config or config == self.config)
         )
 
     def by_part(self, arrays: Sequence[Array | None]) -> list[tuple[Array | None, ...]]:

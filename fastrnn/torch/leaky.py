@@ -16,6 +16,7 @@ from torch import Tensor
 import fastrnn
 
 from .. import init
+from .._activations import checked_activation, checked_clip, plain
 from .._arrays import check_choice, check_flag, check_size
 from ._base import Base
 from ._packing import Config
@@ -89,8 +90,9 @@ class LeakyRNN(Retention, Recurrent):
 
     Args:
         alpha: its first value, a scalar or one per unit, in [0, 1].
-        nonlinearity: f, "tanh", "relu" or "identity".
+        nonlinearity: f, "tanh", "relu", "identity", or any other that `fastrnn.LeakyRNN` has.
         form: where the leak sits, "rate" or "potential". The state is h or u.
+        clip: what goes into f is limited to [-clip, clip]; of the rate form only.
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
             dtype: as of LSTM.
 
@@ -109,7 +111,8 @@ class LeakyRNN(Retention, Recurrent):
     """
 
     _counterpart = fastrnn.LeakyRNN
-    _common: ClassVar[tuple[str, ...]] = (*Recurrent._common, "nonlinearity", "form")
+    _defaults: ClassVar[dict[str, Any]] = {"nonlinearity": "tanh", "form": "rate", "clip": None}
+    _common: ClassVar[tuple[str, ...]] = (*Recurrent._common, *_defaults)
 
     def __init__(
         self,
@@ -118,8 +121,9 @@ class LeakyRNN(Retention, Recurrent):
         num_layers: int = 1,
         *,
         alpha: Any = 0.9,
-        nonlinearity: str = "tanh",
+        nonlinearity: Any = "tanh",
         form: str = "rate",
+        clip: float | None = None,
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -127,11 +131,11 @@ class LeakyRNN(Retention, Recurrent):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        check_choice("nonlinearity", nonlinearity, ("tanh", "relu", "identity"))
         check_choice("form", form, ("rate", "potential"))
+        if clip is not None and form == "potential":
+            raise ValueError(f"clip: expected None with form='potential', got {clip!r}")
         super().__init__(
             f"leaky_{form}",
-            nonlinearity,
             input_size,
             hidden_size,
             num_layers,
@@ -141,13 +145,20 @@ class LeakyRNN(Retention, Recurrent):
             bidirectional,
             device,
             dtype,
+            clip=checked_clip("clip", clip) or 0.0,
+            activation=checked_activation("nonlinearity", nonlinearity),
         )
         self._set_alpha([alpha] * self._config.parts)
 
     @property
-    def nonlinearity(self) -> str:
-        """The activation f."""
-        return self._config.activation
+    def clip(self) -> float | None:
+        """The limit of what goes into f."""
+        return self._config.clip or None
+
+    @property
+    def nonlinearity(self) -> Any:
+        """The activation f: its name, or with parameters of its own a tuple."""
+        return plain(self._config.activation)
 
     @property
     def form(self) -> str:
@@ -164,12 +175,6 @@ class LeakyRNN(Retention, Recurrent):
         parts = self._config.parts
         whole = getattr(value, "shape", None) == (parts, self.hidden_size)
         self._set_alpha(list(value) if whole else [value] * parts)
-
-    def extra_repr(self) -> str:
-        """The arguments that differ from their defaults."""
-        options = ["" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}"]
-        options += ["" if self.form == "rate" else f", form={self.form}"]
-        return super().extra_repr() + "".join(options)
 
 
 class Leaky(Retention):
@@ -213,7 +218,7 @@ class Leaky(Retention):
         self.input_size = self.hidden_size = check_size("hidden_size", hidden_size)
         self.batch_first = check_flag("batch_first", batch_first)
         self.parallel = check_choice("parallel", parallel, (None, "time"))
-        self._set_config(Config("leaky", "tanh", False, 1, False))
+        self._set_config(Config("leaky", False, 1, False))
         self._make_parameters(device, dtype)
         self._set_alpha([alpha])
 

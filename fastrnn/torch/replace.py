@@ -7,26 +7,28 @@ from typing import TypeVar
 
 from torch import nn
 
+from .._activations import checked_activation
 from ._packing import DTYPES, Config
-from .modules import LSTM, RNN, Recurrent
+from .modules import GRU, LSTM, RNN, Recurrent
 
 Model = TypeVar("Model", bound=nn.Module)
 
+CLASSES: dict[type[nn.Module], type[Recurrent]] = {nn.LSTM: LSTM, nn.GRU: GRU, nn.RNN: RNN}
+
 
 def replace(model: Model) -> Model:
-    """Swaps every torch.nn.LSTM and torch.nn.RNN in a model for the one of fastrnn.torch.
+    """Swaps every torch.nn.LSTM, GRU and RNN in a model for the one of fastrnn.torch.
 
     The new modules have the same Parameter objects, so that an optimizer goes on with them, the
     same hooks, names and mode (training or evaluation). A module that the model has in several
     places stays one.
 
-    Left as they are, with a warning for each that says why: those with projections (proj_size), on
-    another device than the CPU or of other dtypes than float32 and float64, and instances of
-    subclasses, of which nothing is known. Whether a model calls an LSTM with a PackedSequence
-    cannot be seen here; the new module refuses that.
+    Left as they are, with a warning for each that says why: those on another device than the CPU or
+    of other dtypes than float32 and float64, and instances of subclasses, of which nothing is
+    known.
 
     Args:
-        model: any module; changed in place, unless it is itself an LSTM or RNN.
+        model: any module; changed in place, unless it is itself an LSTM, GRU or RNN.
 
     Returns:
         The model, or the new module for it.
@@ -44,7 +46,7 @@ def replace(model: Model) -> Model:
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     new: dict[nn.Module, nn.Module] = {}
     for path, module in model.named_modules():
-        if isinstance(module, (nn.LSTM, nn.RNN)):
+        if isinstance(module, tuple(CLASSES)):
             reason = _obstacle(module)
             if reason is None:
                 new[module] = _converted(module)
@@ -59,10 +61,9 @@ def replace(model: Model) -> Model:
 
 def _obstacle(module: nn.Module) -> str | None:
     """Why a module cannot be taken over, if so."""
-    if type(module) not in (nn.LSTM, nn.RNN):
-        return f"expected torch.nn's own LSTM or RNN, got a subclass, {type(module).__name__}"
-    if module.proj_size:
-        return f"expected proj_size = 0, got {module.proj_size}"
+    if type(module) not in CLASSES:
+        name = type(module).__name__
+        return f"expected torch.nn's own LSTM, GRU or RNN, got a subclass, {name}"
     for name, tensor in module.named_parameters():
         if tensor.dtype not in DTYPES or not tensor.is_cpu:
             return (
@@ -73,10 +74,17 @@ def _obstacle(module: nn.Module) -> str | None:
 
 
 def _converted(old: nn.Module) -> Recurrent:
-    """A module that takes over everything that an LSTM or RNN is: parameters, hooks, mode."""
-    cell, activation = ("lstm", "tanh") if type(old) is nn.LSTM else ("rnn", old.nonlinearity)
-    config = Config(cell, activation, old.bias, old.num_layers, old.bidirectional)
-    new = LSTM.__new__(LSTM) if cell == "lstm" else RNN.__new__(RNN)
+    """A module that takes over everything that one of torch.nn is: parameters, hooks, mode."""
+    cell, function = type(old).__name__.lower(), getattr(old, "nonlinearity", "tanh")
+    config = Config(
+        cell,
+        old.bias,
+        old.num_layers,
+        old.bidirectional,
+        proj_size=old.proj_size,
+        activation=checked_activation("nonlinearity", function),
+    )
+    new = CLASSES[type(old)].__new__(CLASSES[type(old)])
     nn.Module.__init__(new)
     # of torch.nn's own, its lists of weights; the rest is here under the same names
     own = {"mode", "nonlinearity", "proj_size", "_all_weights"}

@@ -101,10 +101,14 @@ static void mutate(input *input) {
     static const char empty[] = TENSOR("x", "F32", "[0]", 0, 0) ",";
     static const char large[] = "18446744073709551615", wraps[] = "4611686018427387904";
     static const char *const pieces[] = {
-        "\"",       "{",    "}",    "[",     "]",        ",",        ":",     "\\",    "\\\"",
-        "0",        "1",    "8",    "-",     " ",        "true",     "false", "F32",   "F64",
-        "I64",      "\x01", "e9",   "_l0",   "_l1",      "_reverse", "lstm",  "leaky", "\\u0041",
-        "\xc3\xa9", "relu", "BF16", "alpha", "\xed\xa0", metadata,   empty,   large,   wraps};
+        "\"",        "{",         "}",          "[",      "]",         ",",       ":",
+        "\\",        "\\\"",      "0",          "1",      "8",         "-",       " ",
+        "true",      "false",     "F32",        "F64",    "I64",       "\x01",    "e9",
+        "_l0",       "_l1",       "_reverse",   "lstm",   "gru",       "mingru",  "leaky",
+        "_coupled",  "\\u0041",   "\xc3\xa9",   "relu",   "elu",       "BF16",    "alpha",
+        "\xed\xa0",  "weight_hr", "peephole",   "clip",   "proj_size", "_before", "0x1.8p+1",
+        "-0x0.0p+0", "(",         "0x1.8p-999", "affine", "p+1023",    ")",       ", 0x1.0p+0",
+        metadata,    empty,       large,        wraps};
     if (input->header_size > input->size - 8)
         input->header_size = input->size - 8;
     if (input->header_size == 0)
@@ -149,11 +153,22 @@ static void mutate(input *input) {
 
 static void seed(input *input) {
     static char header[ROOM], tensors[ROOM];
-    frnn_config net = FRNN_CONFIG((frnn_cell)random_below(FRNN_CELL_COUNT), 2, 2);
+    const frnn_cell cell = (frnn_cell)random_below(FRNN_CELL_COUNT);
+    frnn_config net = FRNN_CONFIG(cell, 2, 2);
     net.dtype = (frnn_dtype)random_below(FRNN_DTYPE_COUNT);
     if (frnn_cell_get(net.cell)->gates > 0) {
         net.num_layers = 1 + random_below(3);
         net.num_directions = 1 + random_below(2);
+        net.activation.kind = random_below(2) ? FRNN_RELU : net.activation.kind;
+        if (net.cell != FRNN_CELL_LEAKY_POTENTIAL)
+            net.clip = random_below(2) ? 0.1 : 0;
+    }
+    if (net.cell == FRNN_CELL_LSTM || net.cell == FRNN_CELL_LSTM_COUPLED) {
+        net.proj_size = random_below(4);
+        net.peephole = (int)random_below(2);
+        net.cell_clip = random_below(2) ? 7.1 : 0;
+        net.gate_activation = (frnn_function){FRNN_HARD_SIGMOID, 1 / 6.0, 0.5};
+        net.output_activation = (frnn_function){FRNN_ELU, 0.1, 0};
     }
     const size_t data_size = build_net(header, tensors, &net, (int)random_below(2));
     input->size = build_file(input->bytes, header, data_size);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * What test_safetensors.c and test_model.c have in common: counted checks, and files that are
- * opened to be accepted or refused.
+ * What test_safetensors.c, test_architecture.c and test_model.c have in common: counted checks,
+ * configurations, and files that are opened to be accepted or refused.
  */
 #ifndef FRNN_MODEL_CHECK_H
 #define FRNN_MODEL_CHECK_H
 
 #include "model_build.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static int failures, checks;
@@ -25,8 +26,9 @@ static int failures, checks;
 
 /* Room for the largest headers of these tests and their data. */
 enum { ROOM = 2 * FRNN_MODEL_MAX_HEADER };
-static char long_text[ROOM];
 static unsigned char file[2 * ROOM];
+
+/* ---- Files ---------------------------------------------------------------------------------- */
 
 typedef frnn_status open_function(frnn_model *model, const void *bytes, size_t size);
 
@@ -59,6 +61,42 @@ static inline void check_open(open_function *open, const char *what, size_t size
     CHECK(strstr(model.message, expected) != NULL, "%s: \"%s\" should have \"%s\"", what,
           model.message, expected);
     CHECK(model.num_tensors == 0 && model.bytes == NULL, "%s", what);
+}
+
+/* ---- Configurations ------------------------------------------------------------------------- */
+
+/* In every bit. */
+static inline int same_double(double a, double b) {
+    return memcmp(&a, &b, sizeof a) == 0;
+}
+
+static inline int same_function(const frnn_function *a, const frnn_function *b) {
+    return a->kind == b->kind && same_double(a->alpha, b->alpha) && same_double(a->beta, b->beta);
+}
+
+/* Field by field: the padding between them holds anything. */
+static inline int same_config(const frnn_config *a, const frnn_config *b) {
+    return a->struct_size == b->struct_size && a->cell == b->cell && a->dtype == b->dtype &&
+           a->input_size == b->input_size && a->hidden_size == b->hidden_size &&
+           a->num_layers == b->num_layers && a->num_directions == b->num_directions &&
+           a->proj_size == b->proj_size && a->peephole == b->peephole &&
+           same_double(a->clip, b->clip) && same_double(a->cell_clip, b->cell_clip) &&
+           same_function(&a->activation, &b->activation) &&
+           same_function(&a->gate_activation, &b->gate_activation) &&
+           same_function(&a->output_activation, &b->output_activation);
+}
+
+static inline int is_lstm(frnn_cell cell) {
+    return cell == FRNN_CELL_LSTM || cell == FRNN_CELL_LSTM_COUPLED;
+}
+
+/* An activation of some kind, with parameters that are no short fractions. */
+static inline frnn_function some_function(unsigned number) {
+    frnn_function function = {(frnn_activation)(number % FRNN_ACTIVATION_COUNT), 0, 0};
+    const int parameters = functions[function.kind].parameters;
+    function.alpha = parameters > 0 ? 1 / (3.0 + number) : 0;
+    function.beta = parameters > 1 ? -1 / (7.0 + number) : 0;
+    return function;
 }
 
 static inline int report(void) {

@@ -18,7 +18,7 @@ for source in csrc/*.c csrc/simd/*.c; do
     "$compiler" "${flags[@]}" -c "$source" -o "$work/$(basename "$source" .c).o"
 done
 
-for test in test_safetensors test_model test_library test_refusals test_train test_train_refusals \
+for test in test_safetensors test_model test_library test_refusals test_train test_train_refusals test_gated \
     test_vmath; do
     echo "== $compiler $* $test"
     "$compiler" "${flags[@]}" "tests/c/$test.c" "$work"/*.o -lm -o "$work/program"

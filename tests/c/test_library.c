@@ -5,59 +5,37 @@
  */
 #define _DEFAULT_SOURCE /* mmap */
 
-#include "library_check.h"
+#include "grid.h"
 
 /* ---- Running -------------------------------------------------------------------------------- */
-
-/* An array [steps, batch, width] somewhere in a frame; strides in elements. */
-typedef struct grid {
-    frame f;
-    ptrdiff_t first, step, row, items;
-} grid;
-
-static grid grid_new(size_t steps, size_t batch, size_t width, size_t items, int strided) {
-    const size_t gap = strided ? below(2) * below(6) : 0, more = strided ? below(2) * below(6) : 0;
-    const int batch_major = strided && below(2), back = strided && below(2),
-              up = strided && below(2);
-    const size_t outer = (batch_major ? steps : batch) * (width + gap) + more;
-    const size_t step = batch_major ? width + gap : outer, row = batch_major ? outer : width + gap;
-    const size_t last_step = (steps - 1) * step, last_row = (batch - 1) * row;
-    grid g = {.items = (ptrdiff_t)items, .step = (ptrdiff_t)step, .row = (ptrdiff_t)row};
-    if (steps > 0 && batch > 0)
-        g.first = (ptrdiff_t)((back ? last_step : 0) + (up ? last_row : 0));
-    g.step = back ? -g.step : g.step;
-    g.row = up ? -g.row : g.row;
-    g.f = frame_new(steps * batch == 0 ? 0 : (last_step + last_row + width) * items, items);
-    return g;
-}
-
-static unsigned char *grid_at(const grid *g, size_t step, size_t row) {
-    const ptrdiff_t at = g->first + (ptrdiff_t)step * g->step + (ptrdiff_t)row * g->row;
-    return g->f.at + (g->f.size > 0 ? at * g->items : 0);
-}
 
 typedef struct manner {
     size_t piece;  /* steps in a call at most; 0: all of them */
     int strided;   /* x and y with random strides */
     int move;      /* the state goes to new memory after each call */
     int time_axis; /* frnn_run.parallel_time */
+    int fresh;     /* from a state that was only reset, for starts of zeros */
 } manner;
 
 /* The rows [first, first + batch) of a problem. */
 static values run_rows(const problem *p, size_t first, size_t batch, manner how) {
-    const size_t T = p->steps, I = p->net.input_size, H = p->net.hidden_size, n = p->items;
+    const size_t T = p->steps, I = p->net.input_size, n = p->items;
     const grid x = grid_new(T, batch, I, n, how.strided);
     const grid y = grid_new(T, batch, p->width, n, how.strided);
     values v = {.y = memory(T * batch * p->width * sizeof(double))};
-    void *typed = memory(p->parts * batch * H * n);
+    void *typed[2];
     for (size_t i = 0; i < 2; i++) {
-        v.state[i] = memory(p->parts * batch * H * sizeof(double));
-        for (size_t j = 0; j < p->parts * batch * H; j++) {
-            const size_t part = j / (batch * H), at = j % (batch * H);
-            v.state[i][j] = p->start.state[i][(part * p->batch + first) * H + at];
+        const size_t count = state_count(p, batch, i), row = state_width(&p->net, i);
+        typed[i] = memory(count * n);
+        v.state[i] = memory(count * sizeof(double));
+        for (size_t j = 0; j < count; j++) {
+            const size_t part = j / (batch * row), at = j % (batch * row);
+            v.state[i][j] = p->start.state[i][(part * p->batch + first) * row + at];
         }
     }
     frame state = state_new(p, batch, &v);
+    if (how.fresh)
+        CHECK(frnn_state_reset(&p->net, batch, state.at, state.size) == FRNN_OK);
     for (size_t i = 0; i < T * batch; i++)
         put(n, grid_at(&x, i / batch, i % batch),
             p->x + (i / batch * p->batch + first + i % batch) * I, I);
@@ -70,13 +48,15 @@ static values run_rows(const problem *p, size_t first, size_t batch, manner how)
         const frame scratch = frame_new(size, FRNN_ALIGN);
         frnn_run run = FRNN_RUN(&p->net, steps, batch, grid_at(&x, done, 0), grid_at(&y, done, 0),
                                 state.at, state.size, scratch.at, size);
+        CHECK(how.strided || (run.x_step == x.step && run.x_row == x.row && run.y_step == y.step &&
+                              run.y_row == y.row));
         run.x_step = x.step, run.x_row = x.row, run.y_step = y.step, run.y_row = y.row;
         run.parallel_time = how.time_axis;
         CHECK(frnn_forward(&p->net, p->packed.at, p->packed.size, &run) == FRNN_OK);
         frame_free(&scratch);
         for (size_t i = 0; i < p->cell->states; i++) {
-            CHECK(frnn_state_get(&p->net, batch, state.at, state.size, i, typed) == FRNN_OK);
-            get(n, v.state[i], typed, p->parts * batch * H);
+            CHECK(frnn_state_get(&p->net, batch, state.at, state.size, i, typed[i]) == FRNN_OK);
+            get(n, v.state[i], typed[i], state_count(p, batch, i));
         }
         if (how.move) {
             frame_free(&state);
@@ -98,47 +78,127 @@ static values run_rows(const problem *p, size_t first, size_t batch, manner how)
 
 /* ---- The equations of the header in plain double precision ---------------------------------- */
 
-static double sigmoid(double x) {
-    return 1 / (1 + exp(-x));
+static double apply(const frnn_function *f, double v) {
+    const double a = f->alpha, b = f->beta;
+    switch (f->kind) {
+    case FRNN_TANH:
+        return tanh(v);
+    case FRNN_RELU:
+        return fmax(v, 0);
+    case FRNN_SIGMOID:
+        return 1 / (1 + exp(-v));
+    case FRNN_HARD_SIGMOID:
+        return fmin(fmax(a * v + b, 0), 1);
+    case FRNN_AFFINE:
+        return a * v + b;
+    case FRNN_LEAKY_RELU:
+        return v < 0 ? a * v : v;
+    case FRNN_THRESHOLDED_RELU:
+        return v > a ? v : 0;
+    case FRNN_SCALED_TANH:
+        return a * tanh(b * v);
+    case FRNN_ELU:
+        return v < 0 ? a * (exp(v) - 1) : v;
+    case FRNN_SOFTSIGN:
+        return v / (1 + fabs(v));
+    case FRNN_SOFTPLUS:
+        return log(1 + exp(v));
+    default:
+        return v;
+    }
 }
 
-static double activated(const problem *p, double x) {
-    const frnn_activation f = p->net.activation;
-    return f == FRNN_TANH ? tanh(x) : f == FRNN_RELU ? fmax(x, 0) : x;
+static double limited(double v, double limit) {
+    return limit > 0 ? fmin(fmax(v, -limit), limit) : v;
 }
 
-/* A step of one part on one row: h (or u) and c are [H]. */
+/* s() and f() of a pre-activation. */
+static double gate(const problem *p, double v) {
+    return apply(&p->net.gate_activation, limited(v, p->net.clip));
+}
+
+static double activated(const problem *p, double v) {
+    return apply(&p->net.activation, limited(v, p->net.clip));
+}
+
+enum { UNITS = 512, GATES = 4 };
+
+/* to[r] = W[r] v + b[r], without W if that is NULL, for some rows. */
+static void product(const double *w, const double *bias, const double *v, size_t size, size_t begin,
+                    size_t end, double *to) {
+    for (size_t r = begin; r < end; r++) {
+        to[r] = bias != NULL ? bias[r] : 0;
+        for (size_t k = 0; k < size; k++)
+            to[r] += w[r * size + k] * v[k];
+    }
+}
+
+/* c and o * e(c) of an LSTM from its pre-activations, in which i, f and o still lack the peephole.
+ */
+static void reference_lstm(const problem *p, const double *peephole, const double *s, double *c,
+                           double *out) {
+    const size_t H = p->net.hidden_size, G = p->cell->gates;
+    const int coupled = p->net.cell == FRNN_CELL_LSTM_COUPLED;
+    for (size_t j = 0; j < H; j++) {
+        const double *const pee = p->net.peephole ? peephole + j : NULL;
+        const double before = c[j], g = activated(p, s[(G - 2) * H + j]);
+        const double i = gate(p, s[j] + (pee != NULL ? pee[0] * before : 0));
+        const double f = coupled ? 1 - i : gate(p, s[H + j] + (pee != NULL ? pee[H] * before : 0));
+        c[j] = limited(f * before + i * g, p->net.cell_clip);
+        const double o = gate(p, s[(G - 1) * H + j] + (pee != NULL ? pee[(G - 2) * H] * c[j] : 0));
+        out[j] = o * apply(&p->net.output_activation, c[j]);
+    }
+}
+
+/* A step of one part on one row: h (or u) is [output_size()], c [H]. */
 static void reference_step(const problem *p, size_t part, const double *x, double *y, double *h,
                            double *c) {
-    const size_t H = p->net.hidden_size, G = p->cell->gates, I = part_input(&p->net, part);
-    const frnn_cell cell = p->net.cell;
-    double *const *w = p->weights[part], past[512], s[4 * 512];
-    for (size_t j = 0; j < H; j++)
-        past[j] = cell == FRNN_CELL_LEAKY_POTENTIAL ? activated(p, h[j]) : h[j];
-    for (size_t r = 0; r < G * H; r++) {
-        s[r] = w[BIAS_IH][r] + w[BIAS_HH][r];
-        for (size_t k = 0; k < I; k++)
-            s[r] += w[WEIGHT_IH][r * I + k] * x[k];
-        for (size_t k = 0; k < H; k++)
-            s[r] += w[WEIGHT_HH][r * H + k] * past[k];
+    const frnn_config *const net = &p->net;
+    const size_t H = net->hidden_size, rows = p->cell->gates * H, P = output_size(net);
+    const size_t recurrent = param_count(net, part, BIAS_HH), I = part_input(net, part);
+    const frnn_cell cell = net->cell;
+    double *const *w = p->weights[part], past[UNITS], s[GATES * UNITS], u[GATES * UNITS];
+    for (size_t j = 0; j < P; j++)
+        past[j] = cell == FRNN_CELL_LEAKY_POTENTIAL ? apply(&net->activation, h[j]) : h[j];
+    product(w[WEIGHT_IH], w[BIAS_IH], x, I, 0, rows, s);
+    product(w[WEIGHT_HH], w[BIAS_HH], past, P, 0, recurrent, u);
+    if (cell == FRNN_CELL_GRU_RESET_BEFORE) {
+        for (size_t j = 0; j < H; j++)
+            past[j] = h[j] * gate(p, s[j] + u[j]);
+        product(w[WEIGHT_HH], w[BIAS_HH], past, P, 2 * H, rows, u);
+    }
+    for (size_t j = 0; cell == FRNN_CELL_GRU && j < H; j++)
+        u[2 * H + j] *= gate(p, s[j] + u[j]);
+    for (size_t r = 0; r < recurrent; r++)
+        s[r] += u[r];
+    if (is_lstm(net)) {
+        reference_lstm(p, w[PEEPHOLE], s, c, past);
+        product(w[WEIGHT_HR], NULL, past, H, 0, net->proj_size, h);
+        for (size_t j = 0; j < P; j++)
+            y[j] = h[j] = net->proj_size > 0 ? h[j] : past[j];
+        return;
     }
     for (size_t j = 0; j < H; j++) {
-        const double a = w[ALPHA][j];
-        if (cell == FRNN_CELL_LSTM) {
-            c[j] = sigmoid(s[H + j]) * c[j] + sigmoid(s[j]) * tanh(s[2 * H + j]);
-            h[j] = sigmoid(s[3 * H + j]) * tanh(c[j]);
+        const double a = p->cell->alpha ? w[ALPHA][j] : 0;
+        if (is_gru(net)) {
+            const double z = gate(p, s[H + j]);
+            h[j] = (1 - z) * activated(p, s[2 * H + j]) + z * h[j];
+        } else if (cell == FRNN_CELL_MINGRU) {
+            const double z = gate(p, s[j]);
+            h[j] = (1 - z) * h[j] + z * activated(p, s[H + j]);
         } else if (cell == FRNN_CELL_RNN)
             h[j] = activated(p, s[j]);
         else if (cell == FRNN_CELL_LEAKY_RATE)
             h[j] = a * h[j] + (1 - a) * activated(p, s[j]);
         else
             h[j] = a * h[j] + (1 - a) * (cell == FRNN_CELL_LEAKY ? x[j] : s[j]);
-        y[j] = cell == FRNN_CELL_LEAKY_POTENTIAL ? activated(p, h[j]) : h[j];
+        y[j] = cell == FRNN_CELL_LEAKY_POTENTIAL ? apply(&net->activation, h[j]) : h[j];
     }
 }
 
 static values reference_new(const problem *p) {
-    const size_t H = p->net.hidden_size, D = p->net.num_directions, B = p->batch, T = p->steps;
+    const size_t H = p->net.hidden_size, P = output_size(&p->net), D = p->net.num_directions;
+    const size_t B = p->batch, T = p->steps;
     values v = p->start;
     const double *x = p->x;
     for (size_t part = 0; part < p->parts; part++) {
@@ -146,9 +206,10 @@ static values reference_new(const problem *p) {
         v.y = part % D == 0 ? memory(T * B * p->width * sizeof(double)) : v.y;
         for (size_t i = 0; i < T * B; i++) {
             const size_t b = i % B, row = (part % D == 1 ? T - 1 - i / B : i / B) * B + b;
-            const size_t at = (part * B + b) * H;
+            const size_t at = part * B + b;
             reference_step(p, part, x + row * part_input(&p->net, part),
-                           v.y + row * p->width + part % D * H, v.state[0] + at, v.state[1] + at);
+                           v.y + row * p->width + part % D * P, v.state[0] + at * P,
+                           v.state[1] + at * H);
         }
     }
     return v;
@@ -162,7 +223,7 @@ static void check_same(const problem *p, const values *all, const values *some, 
     size_t wrong = 0;
     for (size_t k = 0; k <= p->cell->states; k++) {
         const size_t outer = k == 0 ? p->steps : p->parts;
-        const size_t width = k == 0 ? p->width : p->net.hidden_size, count = rows * width;
+        const size_t width = k == 0 ? p->width : state_width(&p->net, k - 1), count = rows * width;
         for (size_t i = 0; i < outer * count; i++) {
             const size_t at = (i / count * p->batch + first) * width + i % count;
             const double a = k == 0 ? all->y[at] : all->state[k - 1][at];
@@ -182,7 +243,7 @@ static void check_manner(const problem *p, const values *all, manner how, double
 /* Each row alone, also beside a row that starts with a NaN. */
 static void check_rows(const problem *p, const values *all) {
     const size_t ill = below(p->batch);
-    double *const cell = &p->start.state[0][ill * p->net.hidden_size], saved = *cell;
+    double *const cell = &p->start.state[0][ill * output_size(&p->net)], saved = *cell;
     *cell = NAN;
     const values beside = run_rows(p, 0, p->batch, (manner){0});
     *cell = saved;
@@ -194,17 +255,48 @@ static void check_rows(const problem *p, const values *all) {
     }
 }
 
-/* Multiplications of a run, about. */
-static double work(const frnn_config *net, size_t steps, size_t batch) {
-    const double H = (double)net->hidden_size, D = (double)net->num_directions;
-    const double inputs = (double)net->input_size + (double)(net->num_layers - 1) * (D + 1) * H;
-    const double G = (double)frnn_cell_get(net->cell)->gates;
-    return (double)(steps * batch) * D * H * (4 + G * (inputs + H));
-}
-
 #define WORK        4e6
 #define WORK_SCALAR 1e5
 #define PICK(array) array[below(sizeof(array) / sizeof *(array))]
+
+/* A state is zeros after a reset, and what follows from them. */
+static void check_fresh(const problem *p) {
+    problem zeros = *p;
+    for (size_t i = 0; i < 2; i++)
+        zeros.start.state[i] = random_values(p->items, state_count(p, p->batch, i), 0, 0);
+    const values all = run_rows(&zeros, 0, p->batch, (manner){0});
+    check_manner(&zeros, &all, (manner){.fresh = 1}, 0);
+}
+
+static void check_net(const frnn_config *net, size_t steps, size_t batch) {
+    const problem p = problem_new(net, steps, batch, below(4) > 0);
+    const double tolerance = net->dtype == FRNN_F32 ? 1e-5 : 1e-12;
+    values best = {0}, reference = {0};
+    const char *isa;
+    for (size_t i = 0; (isa = frnn_isa_available(i)) != NULL; i++) {
+        say_net(net, steps, batch, isa);
+        if (i > 0 && strcmp(isa, "scalar") == 0 && work(net, steps, batch) > WORK_SCALAR)
+            continue;
+        CHECK(frnn_isa_set(isa) == FRNN_OK && strcmp(frnn_isa(), isa) == 0);
+        const values all = run_rows(&p, 0, batch, (manner){0});
+        best = i == 0 ? all : best;
+        check_same(&p, &best, &all, 0, batch, 0);
+        check_manner(&p, &all, (manner){.strided = 1, .move = 1}, 0);
+        check_fresh(&p);
+        if (net->num_directions == 1) {
+            check_manner(&p, &all, (manner){.piece = 1}, 0);
+            check_manner(&p, &all, (manner){.piece = 20, .strided = 1, .move = 1}, 0);
+        }
+        if (batch > 0)
+            check_rows(&p, &all);
+        if (net->cell == FRNN_CELL_LEAKY)
+            check_manner(&p, &all, (manner){.strided = 1, .time_axis = 1}, tolerance);
+    }
+    reference = reference_new(&p); /* last: it turns p.start into the end */
+    check_same(&p, &reference, &best, 0, batch, tolerance);
+    frame_free(&p.packed);
+    memory_free();
+}
 
 static void check_random(frnn_cell cell, frnn_dtype dtype) {
     static const size_t tails[] = {47, 48, 49, 63, 65, 80, 97, 128, 129, 200, 257, 400};
@@ -216,50 +308,32 @@ static void check_random(frnn_cell cell, frnn_dtype dtype) {
     net.input_size = info->gates > 0 ? net.input_size : net.hidden_size;
     net.num_layers = info->gates > 0 ? 1 + below(2) : 1;
     net.num_directions = info->gates > 0 ? 1 + below(2) : 1;
-    net.activation = info->gates == 1 ? (frnn_activation)below(info->alpha ? 3 : 2) : FRNN_TANH;
+    draw_options(&net);
     size_t steps, batch;
     do {
         steps = below(10) > 0 ? PICK(lengths) : 0;
         batch = below(10) > 0 ? PICK(batches) : 0;
     } while (work(&net, steps, batch) > WORK);
-    const problem p = problem_new(&net, steps, batch, below(4) > 0);
-    const double tolerance = dtype == FRNN_F32 ? 1e-5 : 1e-12;
-    values best = {0}, reference = {0};
-    const char *isa;
-    for (size_t i = 0; (isa = frnn_isa_available(i)) != NULL; i++) {
-        snprintf(where, sizeof where, "%s %s f%zu I %zu H %zu L %zu D %zu T %zu B %zu f() %d", isa,
-                 info->name, 8 * p.items, net.input_size, net.hidden_size, net.num_layers,
-                 net.num_directions, steps, batch, (int)net.activation);
-        if (i > 0 && strcmp(isa, "scalar") == 0 && work(&net, steps, batch) > WORK_SCALAR)
-            continue;
-        CHECK(frnn_isa_set(isa) == FRNN_OK && strcmp(frnn_isa(), isa) == 0);
-        const values all = run_rows(&p, 0, batch, (manner){0});
-        best = i == 0 ? all : best;
-        check_same(&p, &best, &all, 0, batch, 0);
-        check_manner(&p, &all, (manner){.strided = 1, .move = 1}, 0);
-        if (net.num_directions == 1) {
-            check_manner(&p, &all, (manner){.piece = 1}, 0);
-            check_manner(&p, &all, (manner){.piece = 20, .strided = 1, .move = 1}, 0);
-        }
-        if (batch > 0)
-            check_rows(&p, &all);
-        if (cell == FRNN_CELL_LEAKY)
-            check_manner(&p, &all, (manner){.strided = 1, .time_axis = 1}, tolerance);
+    check_net(&net, steps, batch);
+}
+
+static void check_functions(frnn_cell cell, frnn_dtype dtype) {
+    for (size_t first = 0; first < FRNN_ACTIVATION_COUNT; first++) {
+        const frnn_config net = net_of_functions(cell, dtype, first);
+        check_net(&net, 1 + below(20), 1 + below(3));
     }
-    reference = reference_new(&p); /* last: it turns p.start into the end */
-    check_same(&p, &reference, &best, 0, batch, tolerance);
-    frame_free(&p.packed);
-    memory_free();
 }
 
 /* More steps or more rows never need less scratch. */
 static void check_scratch(void) {
-    frnn_config net = FRNN_CONFIG((frnn_cell)below(FRNN_CELL_COUNT), 1, 1 + below(300));
+    const frnn_cell cell = (frnn_cell)below(FRNN_CELL_COUNT);
+    frnn_config net = FRNN_CONFIG(cell, 1, 1 + below(300));
     const int gated = frnn_cell_get(net.cell)->gates > 0;
     net.input_size = gated ? 1 + below(9) : net.hidden_size;
     net.dtype = (frnn_dtype)below(2);
     net.num_layers = gated ? 1 + below(3) : 1;
     net.num_directions = gated ? 1 + below(2) : 1;
+    draw_options(&net);
     const size_t steps = below((size_t)1 << below(20)), batch = below((size_t)1 << below(12));
     size_t less = 0, more = 0;
     snprintf(where, sizeof where, "scratch, cell %d H %zu T %zu B %zu", (int)net.cell,
@@ -299,6 +373,10 @@ int main(void) {
         CHECK(frnn_isa_set(frnn_isa_available(i)) == FRNN_OK);
         check_flush(FRNN_F32);
         check_flush(FRNN_F64);
+    }
+    for (int n = 0; n < 2 * FRNN_CELL_COUNT; n++) {
+        if (frnn_cell_get((frnn_cell)(n / 2))->gates > 0)
+            check_functions((frnn_cell)(n / 2), (frnn_dtype)(n % 2));
     }
     for (int i = 0; i < 100 * FRNN_CELL_COUNT; i++)
         check_random((frnn_cell)(i / 2 % FRNN_CELL_COUNT), (frnn_dtype)(i % 2));

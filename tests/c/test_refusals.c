@@ -7,6 +7,8 @@
 
 #include "library_check.h"
 
+#include <float.h>
+
 /* ---- What is refused ------------------------------------------------------------------------- */
 
 /* y, state, packed weights and scratch are write-protected here: an error changes nothing. */
@@ -27,16 +29,7 @@
     do {                                                                                           \
         frnn_config net = p.net;                                                                   \
         __VA_ARGS__;                                                                               \
-        CHECK(frnn_config_check(&net) == ((expected) == FRNN_E_SIZE ? FRNN_OK : (expected)));      \
-        CHECK(frnn_packed_size(&net, &size) == (expected));                                        \
-        CHECK(frnn_state_size(&net, 0, &size) == (expected));                                      \
-        CHECK(frnn_scratch_size(&net, 1, 1, &size) == (expected));                                 \
-        CHECK(frnn_pack(&net, p.given, p.packed.at, p.packed.size) == (expected));                 \
-        CHECK(frnn_state_reset(&net, 2, state.at, state.size) == (expected));                      \
-        CHECK(frnn_state_get(&net, 2, state.at, state.size, 0, numbers) == (expected));            \
-        CHECK(frnn_state_set(&net, 2, state.at, state.size, 0, numbers) == (expected));            \
-        CHECK(frnn_forward(&net, p.packed.at, p.packed.size, &good) == (expected));                \
-        check_training(&net, &p, &raw, (expected));                                                \
+        check_net(&net, &p, &good, &raw, (expected));                                              \
     } while (0)
 #define WEIGHTS_REFUSED(member, value)                                                             \
     do {                                                                                           \
@@ -68,12 +61,92 @@ static void check_training(const frnn_config *net, const problem *p, const frame
     CHECK(frnn_backward(net, at, locked->size, &back) == expected);
 }
 
-static void check_refusals(frnn_cell cell, frnn_dtype dtype, const char *isa) {
+/* Nothing takes that net, whatever else it is given. */
+static void check_net(const frnn_config *net, const problem *p, const frnn_run *good,
+                      const frame *locked, frnn_status expected) {
+    void *const state = good->state, *const values = locked->at;
+    size_t size = 77;
+    CHECK(frnn_config_check(net) == (expected == FRNN_E_SIZE ? FRNN_OK : expected));
+    CHECK(frnn_packed_size(net, &size) == expected);
+    CHECK(frnn_state_size(net, 0, &size) == expected);
+    CHECK(frnn_scratch_size(net, 1, 1, &size) == expected);
+    CHECK(size == 77);
+    CHECK(frnn_pack(net, p->given, p->packed.at, p->packed.size) == expected);
+    CHECK(frnn_state_reset(net, 2, state, good->state_size) == expected);
+    CHECK(frnn_state_get(net, 2, state, good->state_size, 0, values) == expected);
+    CHECK(frnn_state_set(net, 2, state, good->state_size, 0, values) == expected);
+    CHECK(frnn_forward(net, p->packed.at, p->packed.size, good) == expected);
+    check_training(net, p, locked, expected);
+}
+
+/* Options that the cell does not have, or of values that no cell has. */
+static void check_options(const problem *base, const frnn_run *run, const frame *locked) {
+    const problem p = *base;
+    const frnn_run good = *run;
+    const frame raw = *locked;
+    const int lstm = is_lstm(&p.net), gates = lstm || is_gru(&p.net);
+    static const double reals[] = {-1, -DBL_TRUE_MIN, NAN, INFINITY, -INFINITY};
+    for (int bad = -1; bad < 1000; bad += 500) {
+        NET_REFUSED(FRNN_E_ARG, net.activation.kind = (frnn_activation)bad);
+        NET_REFUSED(FRNN_E_ARG, net.gate_activation.kind = (frnn_activation)bad);
+        NET_REFUSED(FRNN_E_ARG, net.output_activation.kind = (frnn_activation)bad);
+    }
+    for (size_t i = 0; i < sizeof reals / sizeof *reals; i++) {
+        NET_REFUSED(FRNN_E_ARG, net.clip = reals[i]);
+        NET_REFUSED(FRNN_E_ARG, net.cell_clip = reals[i]);
+    }
+    for (int kind = 0; kind < FRNN_ACTIVATION_COUNT; kind++) {
+        const int two =
+            kind == FRNN_HARD_SIGMOID || kind == FRNN_AFFINE || kind == FRNN_SCALED_TANH;
+        const int one =
+            kind == FRNN_LEAKY_RELU || kind == FRNN_THRESHOLDED_RELU || kind == FRNN_ELU;
+        const frnn_function plain = {(frnn_activation)kind, two || one, two};
+        for (size_t f = 0; f < 3; f++) {
+#define FUNCTION (f == 0 ? &net.activation : f == 1 ? &net.gate_activation : &net.output_activation)
+            for (size_t i = 2; i < sizeof reals / sizeof *reals; i++) { /* not finite */
+                NET_REFUSED(FRNN_E_ARG, *FUNCTION = plain; FUNCTION->alpha = reals[i]);
+                NET_REFUSED(FRNN_E_ARG, *FUNCTION = plain; FUNCTION->beta = reals[i]);
+            }
+            if (!two)
+                NET_REFUSED(FRNN_E_ARG, *FUNCTION = plain; FUNCTION->beta = 1);
+            if (one)
+                NET_REFUSED(FRNN_E_ARG, *FUNCTION = plain; FUNCTION->alpha = -1);
+            else if (!two)
+                NET_REFUSED(FRNN_E_ARG, *FUNCTION = plain; FUNCTION->alpha = 1);
+            if (kind == FRNN_SCALED_TANH)
+                NET_REFUSED(FRNN_E_ARG, *FUNCTION = plain; FUNCTION->alpha = 0);
+        }
+        frnn_config net = p.net;
+        net.activation = plain;
+        CHECK(frnn_config_check(&net) ==
+              (p.cell->gates > 0 || kind == FRNN_TANH ? FRNN_OK : FRNN_E_ARG));
+        net = p.net;
+        net.gate_activation = plain;
+        CHECK(frnn_config_check(&net) == (gates || kind == FRNN_SIGMOID ? FRNN_OK : FRNN_E_ARG));
+        net = p.net;
+        net.output_activation = plain;
+        CHECK(frnn_config_check(&net) == (lstm || kind == FRNN_TANH ? FRNN_OK : FRNN_E_ARG));
+    }
+    if (p.cell->gates == 0 || p.net.cell == FRNN_CELL_LEAKY_POTENTIAL)
+        NET_REFUSED(FRNN_E_ARG, net.clip = 1);
+    if (lstm) {
+        NET_REFUSED(FRNN_E_SIZE, net.proj_size = SIZE_MAX);
+        NET_REFUSED(FRNN_E_SIZE, net.proj_size = SIZE_MAX / 4 + 2);
+    } else {
+        NET_REFUSED(FRNN_E_ARG, net.proj_size = 1);
+        NET_REFUSED(FRNN_E_ARG, net.peephole = 1);
+        NET_REFUSED(FRNN_E_ARG, net.cell_clip = 1);
+    }
+}
+
+static void check_refusals(frnn_cell cell, frnn_dtype dtype, int options, const char *isa) {
     const frnn_cell_info *info = frnn_cell_get(cell);
     const int gated = info->gates > 0;
     frnn_config config = FRNN_CONFIG(cell, 5, 5), other;
     config.dtype = dtype;
     config.num_layers = config.num_directions = gated ? 2 : 1;
+    if (options)
+        set_options(&config);
     const problem p = problem_new(&config, 3, 2, 1);
     size_t size = 0, more = 0;
     CHECK(frnn_scratch_size(&p.net, 3, 2, &size) == FRNN_OK);
@@ -85,12 +158,13 @@ static void check_refusals(frnn_cell cell, frnn_dtype dtype, const char *isa) {
     const frame *const locked[] = {&p.packed, &state, &scratch, &y, &raw};
     for (size_t i = 0; i < 5; i++)
         frame_protect(locked[i], PROT_READ);
-    void *const numbers = memory(2 * p.parts * 5 * p.items);
-    p.start.state[0][4] = -0.1;
-    put(p.items, numbers, p.start.state[0], 2 * p.parts * 5);
+    void *const numbers = memory(40 * p.items);
+    double *const drawn = random_values(p.items, 40, 0, 1);
+    drawn[4] = -0.1;
+    put(p.items, numbers, drawn, 40);
     const frnn_run good = FRNN_RUN(&p.net, 3, 2, numbers, y.at, state.at, state.size,
                                    size > 0 ? scratch.at : NULL, size);
-    snprintf(where, sizeof where, "refusals, %s %s f%zu", isa, info->name, 8 * p.items);
+    say_net(&p.net, 3, 2, isa);
 
     REFUSED(FRNN_E_ARG, run.struct_size--);
     REFUSED(FRNN_E_ARG, run.x = NULL);
@@ -114,6 +188,18 @@ static void check_refusals(frnn_cell cell, frnn_dtype dtype, const char *isa) {
     CHECK(frnn_forward(NULL, p.packed.at, p.packed.size, &good) == FRNN_E_ARG);
     CHECK(frnn_forward(&p.net, p.packed.at, p.packed.size, NULL) == FRNN_E_ARG);
 
+    other = p.net; /* another net, in one option */
+    for (int i = 0; options && gated && other_options(&other, i); i++, other = p.net) {
+        CHECK(frnn_forward(&other, p.packed.at, p.packed.size, &good) != FRNN_OK);
+        if (other.proj_size != p.net.proj_size)
+            continue; /* of other sizes, too */
+        CHECK(frnn_pack(&other, p.given, spare.at, spare.size) == FRNN_OK);
+        REFUSED(FRNN_E_ARG, packed = spare);
+        CHECK(frnn_state_reset(&other, 2, stranger.at, stranger.size) == FRNN_OK);
+        REFUSED(FRNN_E_ARG, run.state = stranger.at);
+        STATE_REFUSED(FRNN_E_ARG, 2, stranger.at, stranger.size, 0, numbers);
+    }
+
     /* another net, of the same sizes */
     other = p.net;
     other.hidden_size = other.input_size = 4;
@@ -136,10 +222,14 @@ static void check_refusals(frnn_cell cell, frnn_dtype dtype, const char *isa) {
     CHECK(frnn_pack(&p.net, p.given, NULL, p.packed.size) == FRNN_E_ARG);
     CHECK(frnn_pack(&p.net, p.given, p.packed.at + 8, p.packed.size) == FRNN_E_ALIGN);
     CHECK(frnn_pack(&p.net, p.given, p.packed.at, p.packed.size - 1) == FRNN_E_SPACE);
-    if (gated) {
+    const int recurrent = param_count(&p.net, 0, WEIGHT_HH) > 0;
+    if (gated)
         WEIGHTS_REFUSED(weight_ih, NULL);
-        WEIGHTS_REFUSED(weight_hh, NULL);
-    }
+    if (gated && !recurrent)
+        WEIGHTS_REFUSED(bias_hh, numbers);
+    WEIGHTS_REFUSED(weight_hh, recurrent ? NULL : numbers);
+    WEIGHTS_REFUSED(weight_hr, p.net.proj_size > 0 ? NULL : numbers);
+    WEIGHTS_REFUSED(peephole, p.net.peephole ? NULL : numbers);
     WEIGHTS_REFUSED(alpha, info->alpha ? NULL : numbers);
     WEIGHTS_REFUSED(alpha, y.at);    /* NaN */
     WEIGHTS_REFUSED(alpha, numbers); /* one is below 0 */
@@ -148,12 +238,8 @@ static void check_refusals(frnn_cell cell, frnn_dtype dtype, const char *isa) {
     for (int bad = -1; bad < 1000; bad += 500) {
         NET_REFUSED(FRNN_E_ARG, net.cell = (frnn_cell)bad);
         NET_REFUSED(FRNN_E_ARG, net.dtype = (frnn_dtype)bad);
-        NET_REFUSED(FRNN_E_ARG, net.activation = (frnn_activation)bad);
     }
-    if (info->gates != 1)
-        NET_REFUSED(FRNN_E_ARG, net.activation = FRNN_RELU);
-    if (info->gates != 1 || !info->alpha)
-        NET_REFUSED(FRNN_E_ARG, net.activation = FRNN_IDENTITY);
+    check_options(&p, &good, &raw);
     NET_REFUSED(FRNN_E_ARG, net.input_size = 0);
     NET_REFUSED(FRNN_E_ARG, net.hidden_size = 0);
     NET_REFUSED(FRNN_E_ARG, net.num_layers = 0);
@@ -198,19 +284,23 @@ static void check_refusals(frnn_cell cell, frnn_dtype dtype, const char *isa) {
 
 /* While no instruction set is in use. */
 static void check_no_isa(void) {
-    const frnn_config net = FRNN_CONFIG(FRNN_CELL_LEAKY_POTENTIAL, 1, 1);
+    const frnn_config net = FRNN_CONFIG(FRNN_CELL_RNN, 1, 1);
+    const frnn_config potential = FRNN_CONFIG(FRNN_CELL_LEAKY_POTENTIAL, 1, 1);
     const problem p = problem_new(&net, 1, 1, 1);
     const float one = 1;
-    float y = 5, u = 5;
+    float y = 5, h = 5;
     size_t size = 0, scratch_size = 0;
-    CHECK(frnn_isa() == NULL && frnn_state_size(&net, 1, &size) == FRNN_OK);
+    CHECK(frnn_isa() == NULL && frnn_state_size(&potential, 1, &size) == FRNN_OK);
     CHECK(frnn_scratch_size(&net, 1, 1, &scratch_size) == FRNN_OK);
     const frame state = frame_new(size, FRNN_ALIGN), scratch = frame_new(scratch_size, FRNN_ALIGN);
+    /* its h is computed from u */
+    CHECK(frnn_state_reset(&potential, 1, state.at, size) == FRNN_E_ISA);
+    CHECK(filled(state.at, size));
     CHECK(frnn_state_reset(&net, 1, state.at, size) == FRNN_OK);
     const frnn_run run = FRNN_RUN(&net, 1, 1, &one, &y, state.at, size, scratch.at, scratch_size);
     CHECK(frnn_forward(&net, p.packed.at, p.packed.size, &run) == FRNN_E_ISA && y == 5);
-    CHECK(frnn_state_set(&net, 1, state.at, size, 0, &one) == FRNN_E_ISA);
-    CHECK(frnn_state_get(&net, 1, state.at, size, 0, &u) == FRNN_OK && u == 0);
+    CHECK(frnn_state_set(&net, 1, state.at, size, 0, &one) == FRNN_OK);
+    CHECK(frnn_state_get(&net, 1, state.at, size, 0, &h) == FRNN_OK && h == 1);
     frame_free(&p.packed);
     frame_free(&state);
     frame_free(&scratch);
@@ -221,16 +311,18 @@ static void check_no_isa(void) {
  */
 
 static void check_tables(void) {
-    static const frnn_cell_info expected[] = {{"lstm", 4, 2, 1, 0, 1},
-                                              {"rnn", 1, 1, 0, 0, 0},
-                                              {"leaky_rate", 1, 1, 0, 1, 1},
-                                              {"leaky_potential", 1, 1, 1, 1, 1},
-                                              {"leaky", 0, 1, 0, 1, 1}};
+    static const frnn_cell_info expected[] = {
+        {"lstm", 4, 0, 2, 1, 0, 0, 1},       {"lstm_coupled", 3, 1, 2, 1, 0, 0, 1},
+        {"gru", 3, 2, 1, 0, 1, 0, 1},        {"gru_reset_before", 3, 1, 1, 0, 1, 0, 1},
+        {"mingru", 2, 0, 1, 0, 1, 0, 1},     {"rnn", 1, 0, 1, 0, 0, 0, 0},
+        {"leaky_rate", 1, 0, 1, 0, 1, 1, 1}, {"leaky_potential", 1, 0, 1, 1, 1, 1, 1},
+        {"leaky", 0, 0, 1, 0, 1, 1, 1}};
     snprintf(where, sizeof where, "tables");
     for (int i = 0; i < FRNN_CELL_COUNT; i++) {
         const frnn_cell_info *a = frnn_cell_get((frnn_cell)i), *b = &expected[i];
-        CHECK(strcmp(a->name, b->name) == 0 && a->gates == b->gates && a->states == b->states &&
-              a->memory == b->memory && a->alpha == b->alpha && a->history == b->history);
+        CHECK(strcmp(a->name, b->name) == 0 && a->gates == b->gates && a->apart == b->apart &&
+              a->states == b->states && a->memory == b->memory && a->direct == b->direct &&
+              a->alpha == b->alpha && a->history == b->history);
     }
     CHECK(frnn_cell_get(FRNN_CELL_COUNT) == NULL && frnn_cell_get((frnn_cell)-1) == NULL);
     for (int i = FRNN_E_FILE; i <= FRNN_OK; i++)
@@ -251,8 +343,8 @@ int main(void) {
     check_tables();
     for (size_t i = 0; frnn_isa_available(i) != NULL; i++) {
         CHECK(frnn_isa_set(frnn_isa_available(i)) == FRNN_OK);
-        for (int cell = 0; cell < 2 * FRNN_CELL_COUNT; cell++)
-            check_refusals((frnn_cell)(cell / 2), (frnn_dtype)(cell % 2), frnn_isa());
+        for (int n = 0; n < 4 * FRNN_CELL_COUNT; n++)
+            check_refusals((frnn_cell)(n / 4), (frnn_dtype)(n % 2), n / 2 % 2, frnn_isa());
     }
     return report();
 }

@@ -5,6 +5,8 @@
  */
 #include "model_check.h"
 
+static char long_text[ROOM];
+
 #define A         TENSOR("a", "F32", "[2]", 0, 8)
 #define B         TENSOR("b", "F64", "[1]", 8, 16)
 #define EMPTY(at) TENSOR("empty at " #at, "F32", "[3,0]", at, at)

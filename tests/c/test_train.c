@@ -76,8 +76,12 @@ static void check_parts(const task *t, const result *all) {
     check_manner(t, all, (manner){.without = some, .units = 1}, "some kinds in stretches");
     for (size_t i = 0; i < p->parts; i++) {
         const span *const at = &all->array[PARAMS + i * KINDS];
-        if (at[BIAS_IH].at != NULL)
-            CHECK(memcmp(at[BIAS_IH].at, at[BIAS_HH].at, at[BIAS_IH].size) == 0);
+        if (at[BIAS_HH].at == NULL)
+            continue;
+        /* of the GRU that resets behind the product, the candidate has two of its own */
+        const size_t same =
+            p->net.cell == FRNN_CELL_GRU ? at[BIAS_IH].size / 3 * 2 : at[BIAS_IH].size;
+        CHECK(memcmp(at[BIAS_IH].at, at[BIAS_HH].at, same) == 0);
     }
 }
 
@@ -132,7 +136,7 @@ static void check_accumulate(const task *t, const result *all) {
 /* One row of the batch. */
 static task task_row(const task *t, size_t row) {
     const problem *p = &t->p;
-    const size_t B = p->batch, H = p->net.hidden_size, I = p->net.input_size;
+    const size_t B = p->batch, I = p->net.input_size;
     task one = *t;
     one.p.batch = 1;
     one.p.x = memory(p->steps * I * sizeof(double));
@@ -142,12 +146,12 @@ static task task_row(const task *t, size_t row) {
         memcpy(one.dy + i * p->width, t->dy + (i * B + row) * p->width, p->width * sizeof(double));
     }
     for (size_t k = 0; k < 2; k++) {
-        one.p.start.state[k] = memory(p->parts * H * sizeof(double));
-        one.dstate[k] = memory(p->parts * H * sizeof(double));
+        const size_t n = state_width(&p->net, k), bytes = n * sizeof(double);
+        one.p.start.state[k] = memory(p->parts * bytes);
+        one.dstate[k] = memory(p->parts * bytes);
         for (size_t i = 0; i < p->parts; i++) {
-            memcpy(one.p.start.state[k] + i * H, p->start.state[k] + (i * B + row) * H,
-                   H * sizeof(double));
-            memcpy(one.dstate[k] + i * H, t->dstate[k] + (i * B + row) * H, H * sizeof(double));
+            memcpy(one.p.start.state[k] + i * n, p->start.state[k] + (i * B + row) * n, bytes);
+            memcpy(one.dstate[k] + i * n, t->dstate[k] + (i * B + row) * n, bytes);
         }
     }
     return one;
@@ -158,7 +162,8 @@ static task task_row(const task *t, size_t row) {
 static void check_rows(const task *t, const result *all) {
     const problem *p = &t->p;
     const size_t B = p->batch, ill = below(B);
-    const size_t H = p->net.hidden_size, widths[] = {p->width, H, H, p->net.input_size, H, H};
+    const size_t P = output_size(&p->net), H = p->net.hidden_size;
+    const size_t widths[] = {p->width, P, H, p->net.input_size, P, H};
     double *const value = t->dy + ((p->steps - 1) * B + ill) * p->width, was = *value;
     say("beside a NaN");
     *value = NAN;
@@ -207,8 +212,8 @@ static double slope(task *t, double *value, int weight, double distance) {
     return sum / (ends[1] - ends[0]);
 }
 
-/* Element i of an array that the loss depends on; `gradient` is what the library found. The kink of
- * a relu may lie within a distance, not within all of them. */
+/* Element i of an array that the loss depends on; `gradient` is what the library found. A kink or
+ * a jump may lie within a distance, not within all of them. */
 static void check_slope(task *t, double *values, size_t i, const span *gradient, int weight,
                         const char *what) {
     const double found = number(&t->p, gradient, i);
@@ -221,19 +226,20 @@ static void check_slope(task *t, double *values, size_t i, const span *gradient,
 }
 
 static void check_slopes(task *t, const result *all, int rounds) {
-    static const char *const names[] = {"slope of weight_ih", "slope of weight_hh",
-                                        "slope of bias_ih", "slope of bias_hh", "slope of alpha"};
+    static const char *const names[] = {
+        "slope of weight_ih", "slope of weight_hh", "slope of bias_ih", "slope of bias_hh",
+        "slope of alpha",     "slope of weight_hr", "slope of peephole"};
     problem *p = &t->p;
-    const size_t rows = p->steps * p->batch, states = p->parts * p->batch * p->net.hidden_size;
+    const size_t rows = p->steps * p->batch;
     for (int n = 0; n < rounds; n++) {
         if (rows > 0)
             check_slope(t, p->x, below(rows * p->net.input_size), &all->array[DX], 0, "slope of x");
-        for (size_t k = 0; k < p->cell->states && states > 0; k++)
-            check_slope(t, p->start.state[k], below(states), &all->array[DSTATE + k], 0,
-                        "slope of the state");
+        for (size_t k = 0; k < p->cell->states && p->batch > 0; k++)
+            check_slope(t, p->start.state[k], below(state_count(p, p->batch, k)),
+                        &all->array[DSTATE + k], 0, "slope of the state");
         const size_t part = below(p->parts);
         for (size_t kind = 0; kind < KINDS; kind++) {
-            const size_t count = param_count(p, part, kind);
+            const size_t count = param_count(&p->net, part, kind);
             const size_t i = count > 0 ? below(count) : 0;
             double *const values = p->weights[part][kind];
             if (count == 0 || (kind == ALPHA && fabs(values[i] - 0.5) > 0.4999))
@@ -261,14 +267,6 @@ static void check_precision(const task *t, const result *all) {
 
 /* ---- Nets ----------------------------------------------------------------------------------- */
 
-/* Multiplications of a forward, about. */
-static double work(const frnn_config *net, size_t steps, size_t batch) {
-    const double H = (double)net->hidden_size, D = (double)net->num_directions;
-    const double inputs = (double)net->input_size + (double)(net->num_layers - 1) * (D + 1) * H;
-    const double G = (double)frnn_cell_get(net->cell)->gates;
-    return (double)(steps * batch) * D * H * (4 + G * (inputs + H));
-}
-
 #define WORK        6e5
 #define WORK_SCALAR 1e5
 
@@ -290,15 +288,14 @@ static void check_manners(const task *t, const result *whole) {
 }
 
 static void check_net(const frnn_config *net, size_t steps, size_t batch, double scalar, int all) {
-    /* without a bias, a relu of nothing but zeros is at its kink, where there is no slope */
-    task t = task_new(net, steps, batch, below(4) > 0 || net->activation == FRNN_RELU);
+    /* without a bias, zeros stay zeros, where some functions have no slope */
+    const int smooth =
+        net->activation.kind == FRNN_TANH && net->gate_activation.kind == FRNN_SIGMOID;
+    task t = task_new(net, steps, batch, below(4) > 0 || !smooth);
     result best = {0};
     const char *isa;
     for (size_t i = 0; (isa = frnn_isa_available(i)) != NULL; i++) {
-        where_base = (size_t)snprintf(
-            where, sizeof where, "%s %s f%zu I %zu H %zu L %zu D %zu T %zu B %zu f() %d", isa,
-            t.p.cell->name, 8 * t.p.items, net->input_size, net->hidden_size, net->num_layers,
-            net->num_directions, steps, batch, (int)net->activation);
+        where_base = (size_t)say_net(net, steps, batch, isa);
         if (i > 0 && strcmp(isa, "scalar") == 0 && work(net, steps, batch) > scalar)
             continue;
         CHECK(frnn_isa_set(isa) == FRNN_OK && strcmp(frnn_isa(), isa) == 0);
@@ -329,7 +326,7 @@ static frnn_config draw_net(frnn_cell cell, frnn_dtype dtype, size_t input_size,
     const frnn_cell_info *info = frnn_cell_get(cell);
     frnn_config net = FRNN_CONFIG(cell, input_size, hidden_size);
     net.dtype = dtype;
-    net.activation = info->gates == 1 ? (frnn_activation)below(info->alpha ? 3 : 2) : FRNN_TANH;
+    draw_options(&net);
     if (info->gates == 0) {
         net.input_size = hidden_size;
     } else {
@@ -368,6 +365,13 @@ static void check_long(frnn_cell cell, frnn_dtype dtype) {
     }
 }
 
+static void check_functions(frnn_cell cell, frnn_dtype dtype) {
+    for (size_t first = 0; first < FRNN_ACTIVATION_COUNT; first++) {
+        const frnn_config net = net_of_functions(cell, dtype, first);
+        check_net(&net, 1 + below(7), 1 + below(3), WORK_SCALAR, 0);
+    }
+}
+
 /* Matrices that a product of several rows takes in pieces along both sides. */
 static void check_wide(frnn_cell cell, frnn_dtype dtype) {
     const size_t input_size = 49 + below(60), hidden_size = 129 + below(140);
@@ -377,22 +381,24 @@ static void check_wide(frnn_cell cell, frnn_dtype dtype) {
 
 /* ---- Single facts --------------------------------------------------------------------------- */
 
-static void *four_times(const problem *p, double value) {
-    void *const to = memory(4 * p->items);
-    put(p->items, to, random_values(p->items, 4, value, value), 4);
-    return to;
-}
-
 /* One unit that gets no input, with these recurrent weights and retention. */
 static task unit_new(frnn_cell cell, frnn_dtype dtype, frnn_activation activation, double recurrent,
                      double alpha) {
+    const double all[KINDS] = {[WEIGHT_HH] = recurrent, [ALPHA] = alpha};
     frnn_config net = FRNN_CONFIG(cell, 1, 1);
     net.dtype = dtype;
-    net.activation = activation;
+    net.activation.kind = activation;
     task t = task_new(&net, 2, 1, 0);
     problem *p = &t.p;
-    p->given[0] = (frnn_weights){four_times(p, 0), four_times(p, recurrent), NULL, NULL,
-                                 p->cell->alpha ? four_times(p, alpha) : NULL};
+    void *at[KINDS] = {NULL};
+    for (size_t kind = 0; kind < KINDS; kind++) {
+        const size_t count = kind == BIAS_IH || kind == BIAS_HH ? 0 : param_count(&net, 0, kind);
+        if (count == 0)
+            continue;
+        at[kind] = memory(count * p->items);
+        put(p->items, at[kind], random_values(p->items, count, all[kind], all[kind]), count);
+    }
+    p->given[0] = weights_of(at);
     frame_protect(&p->packed, PROT_READ | PROT_WRITE);
     CHECK(frnn_pack(&net, p->given, p->packed.at, p->packed.size) == FRNN_OK);
     frame_free(&t.packed_back);
@@ -406,7 +412,7 @@ static task unit_new(frnn_cell cell, frnn_dtype dtype, frnn_activation activatio
 static void check_flush(frnn_cell cell, frnn_dtype dtype) {
     const double least = ldexp(1, dtype == FRNN_F32 ? -100 : -900);
     const task t = unit_new(cell, dtype, FRNN_TANH, cell == FRNN_CELL_RNN ? 0.5 : 0, 0.5);
-    const size_t k = cell == FRNN_CELL_LSTM;
+    const size_t k = t.p.cell->states - 1; /* c of an LSTM */
     where_base = (size_t)snprintf(where, sizeof where, "%s flush %s f%zu", frnn_isa(),
                                   t.p.cell->name, 8 * t.p.items);
     t.dstate[k][0] = 4 * least;
@@ -448,6 +454,8 @@ int main(void) {
     for (int n = 0; n < 2 * FRNN_CELL_COUNT; n++) {
         check_long((frnn_cell)(n / 2), (frnn_dtype)(n % 2));
         check_wide((frnn_cell)(n / 2), (frnn_dtype)(n % 2));
+        if (frnn_cell_get((frnn_cell)(n / 2))->gates > 0)
+            check_functions((frnn_cell)(n / 2), (frnn_dtype)(n % 2));
     }
     for (int n = 0; n < 32 * FRNN_CELL_COUNT; n++)
         check_random((frnn_cell)(n / 2 % FRNN_CELL_COUNT), (frnn_dtype)(n % 2));

@@ -43,7 +43,7 @@ static void save(const problem *p, size_t steps, size_t batch, const frame *to) 
     size_t size = 0, saved_size = 0;
     values zeros = {0};
     for (size_t i = 0; i < 2; i++)
-        zeros.state[i] = random_values(p->items, p->parts * batch * p->net.hidden_size, 0, 0);
+        zeros.state[i] = random_values(p->items, state_count(p, batch, i), 0, 0);
     const frame state = state_new(p, batch, &zeros);
     CHECK(frnn_scratch_size(&p->net, steps, batch, &size) == FRNN_OK);
     CHECK(frnn_saved_size(&p->net, steps, batch, &saved_size) == FRNN_OK && saved_size <= to->size);
@@ -84,8 +84,12 @@ static void training_new(training *t, const frnn_config *net) {
     CHECK(frnn_adjoint_reset(net, 3, 2, t->adjoint.at, adjoint) == FRNN_OK);
     save(p, 3, 2, &t->saved);
     void *const at = t->arrays.at;
-    for (size_t i = 0; i < p->parts; i++)
-        t->gradients[i] = (frnn_gradients){at, at, at, at, p->cell->alpha ? at : NULL};
+    for (size_t i = 0; i < p->parts; i++) {
+        void *to[KINDS];
+        for (size_t kind = 0; kind < KINDS; kind++)
+            to[kind] = param_count(net, i, kind) > 0 ? at : NULL;
+        t->gradients[i] = gradients_of(to);
+    }
     t->good = (frnn_back)FRNN_BACK(net, 3, 2, at, at, at, t->saved.at, saved, t->adjoint.at,
                                    adjoint, scratch > 0 ? t->scratch.at : NULL, scratch);
     t->good.gradients = t->gradients;
@@ -158,6 +162,25 @@ static void check_backward(const training *t) {
     CHECK(frnn_backward(&t->p.net, t->packed.at, t->packed.size, NULL) == FRNN_E_ARG);
 }
 
+/* Buffers of nets that differ in one option. */
+static void check_other_options(const training *t) {
+    const problem *p = &t->p;
+    void *const spare = t->spare.at;
+    const size_t size = t->spare.size;
+    frnn_config other = p->net;
+    if (p->net.activation.kind != FRNN_ELU)
+        return; /* a net without options */
+    for (int i = 0; other_options(&other, i); i++, other = p->net) {
+        if (other.proj_size != p->net.proj_size)
+            continue; /* of other sizes, too */
+        CHECK(frnn_pack_back(&other, p->given, spare, size) == FRNN_OK);
+        REFUSED(FRNN_E_ARG, packed = t->spare);
+        CHECK(frnn_adjoint_reset(&other, 3, 2, spare, size) == FRNN_OK);
+        REFUSED(FRNN_E_ARG, back.adjoint = spare; back.adjoint_size = size);
+        CHECK(frnn_backward(&other, t->packed.at, t->packed.size, &t->good) == FRNN_E_ARG);
+    }
+}
+
 /* Buffers that were never written, or for something else. */
 static void check_strangers(const training *t) {
     const problem *p = &t->p;
@@ -173,6 +196,7 @@ static void check_strangers(const training *t) {
     REFUSED(FRNN_E_ARG, packed = t->spare);
     CHECK(frnn_pack_back(&other, q.given, spare, size) == FRNN_OK);
     REFUSED(FRNN_E_ARG, packed = t->spare);
+    check_other_options(t);
     save(&q, 3, 2, &t->spare);
     REFUSED(FRNN_E_ARG, back.saved = spare; back.saved_size = size);
     save(p, 2, 2, &t->spare);
@@ -236,11 +260,16 @@ static void check_weights(const training *t) {
     CHECK(frnn_pack_back(&p->net, p->given, NULL, t->packed.size) == FRNN_E_ARG);
     CHECK(frnn_pack_back(&p->net, p->given, t->packed.at + 8, t->packed.size) == FRNN_E_ALIGN);
     CHECK(frnn_pack_back(&p->net, p->given, t->packed.at, t->packed.size - 1) == FRNN_E_SPACE);
-    if (p->cell->gates > 0) {
+    const int recurrent = param_count(&p->net, 0, WEIGHT_HH) > 0;
+    void *const at = t->arrays.at;
+    if (p->cell->gates > 0)
         WEIGHTS_REFUSED(weight_ih, NULL);
-        WEIGHTS_REFUSED(weight_hh, NULL);
-    }
-    WEIGHTS_REFUSED(alpha, p->cell->alpha ? NULL : t->arrays.at);
+    if (p->cell->gates > 0 && !recurrent)
+        WEIGHTS_REFUSED(bias_hh, at);
+    WEIGHTS_REFUSED(weight_hh, recurrent ? NULL : at);
+    WEIGHTS_REFUSED(weight_hr, p->net.proj_size > 0 ? NULL : at);
+    WEIGHTS_REFUSED(peephole, p->net.peephole ? NULL : at);
+    WEIGHTS_REFUSED(alpha, p->cell->alpha ? NULL : at);
     WEIGHTS_REFUSED(alpha, t->raw.at); /* NaN */
     WEIGHTS_REFUSED(alpha, alpha);
 }
@@ -293,15 +322,16 @@ static void check_stretches(training *t) {
     }
 }
 
-static void check_cell(frnn_cell cell, frnn_dtype dtype, size_t directions) {
+static void check_cell(frnn_cell cell, frnn_dtype dtype, size_t directions, int options) {
     frnn_config net = FRNN_CONFIG(cell, 5, 5);
     training t;
     memset(&t, 0, sizeof t);
     net.dtype = dtype;
     net.num_layers = frnn_cell_get(cell)->gates > 0 ? 2 : 1;
     net.num_directions = directions;
-    snprintf(where, sizeof where, "refusals, %s %s f%d D %zu", frnn_isa(),
-             frnn_cell_get(cell)->name, dtype == FRNN_F32 ? 32 : 64, directions);
+    if (options)
+        set_options(&net);
+    say_net(&net, 3, 2, frnn_isa());
     training_new(&t, &net);
     check_sizes(&t);
     check_backward(&t);
@@ -318,10 +348,10 @@ int main(void) {
     prepare();
     for (size_t i = 0; frnn_isa_available(i) != NULL; i++) {
         CHECK(frnn_isa_set(frnn_isa_available(i)) == FRNN_OK);
-        for (int n = 0; n < 2 * FRNN_CELL_COUNT; n++) {
-            const frnn_cell cell = (frnn_cell)(n / 2);
+        for (int n = 0; n < 4 * FRNN_CELL_COUNT; n++) {
+            const frnn_cell cell = (frnn_cell)(n / 4);
             for (size_t D = 1; D <= (frnn_cell_get(cell)->gates > 0 ? 2 : 1); D++)
-                check_cell(cell, (frnn_dtype)(n % 2), D);
+                check_cell(cell, (frnn_dtype)(n % 2), D, n / 2 % 2);
         }
     }
     return report();

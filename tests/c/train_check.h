@@ -12,7 +12,7 @@
 typedef struct task {
     problem p;
     frame packed_back;
-    double *dy, *dstate[2]; /* [T, B, D * H] and [L * D, B, H] */
+    double *dy, *dstate[2]; /* [T, B, D * P] and [L * D, B, state_width()] */
 } task;
 
 /* Arrays of a result: contiguous, of the dtype of the net; at: NULL if there is none. */
@@ -51,10 +51,9 @@ static inline void task_pack(task *t) {
 
 static inline task task_new(const frnn_config *net, size_t steps, size_t batch, int bias) {
     task t = {.p = problem_new(net, steps, batch, bias)};
-    const size_t states = t.p.parts * batch * net->hidden_size;
     t.dy = random_values(t.p.items, steps * batch * t.p.width, -1, 1);
-    t.dstate[0] = random_values(t.p.items, states, -1, 1);
-    t.dstate[1] = random_values(t.p.items, states, -1, 1);
+    for (size_t k = 0; k < 2; k++)
+        t.dstate[k] = random_values(t.p.items, state_count(&t.p, batch, k), -1, 1);
     task_pack(&t);
     return t;
 }
@@ -63,9 +62,10 @@ static inline task task_new(const frnn_config *net, size_t steps, size_t batch, 
 static inline void task_pack_doubles(task *t) {
     problem *p = &t->p;
     for (size_t i = 0; i < p->parts; i++) {
-        double *const *w = p->weights[i];
-        p->given[i] = (frnn_weights){w[WEIGHT_IH], w[WEIGHT_HH], w[BIAS_IH], w[BIAS_HH],
-                                     p->cell->alpha ? w[ALPHA] : NULL};
+        void *at[KINDS];
+        for (size_t kind = 0; kind < KINDS; kind++)
+            at[kind] = param_count(&p->net, i, kind) > 0 ? p->weights[i][kind] : NULL;
+        p->given[i] = weights_of(at);
     }
     frame_protect(&p->packed, PROT_READ | PROT_WRITE);
     CHECK(frnn_pack(&p->net, p->given, p->packed.at, p->packed.size) == FRNN_OK);
@@ -75,14 +75,6 @@ static inline void task_pack_doubles(task *t) {
 static inline void task_free(const task *t) {
     frame_free(&t->p.packed);
     frame_free(&t->packed_back);
-}
-
-/* Elements of a parameter; 0 if the cell does not have it. */
-static inline size_t param_count(const problem *p, size_t part, size_t kind) {
-    const size_t H = p->net.hidden_size, rows = p->cell->gates * H;
-    if (kind == ALPHA)
-        return p->cell->alpha ? H : 0;
-    return rows * (kind == WEIGHT_IH ? part_input(&p->net, part) : kind == WEIGHT_HH ? H : 1);
 }
 
 /* ---- Arrays --------------------------------------------------------------------------------- */
@@ -119,7 +111,7 @@ static inline frame frame_copy(const frame *from) {
 
 static inline void state_take(const problem *p, const frame *state, span *to) {
     for (size_t i = 0; i < p->cell->states; i++) {
-        to[i] = span_new(p->parts * p->batch * p->net.hidden_size * p->items);
+        to[i] = span_new(state_count(p, p->batch, i) * p->items);
         CHECK(frnn_state_get(&p->net, p->batch, state->at, state->size, i, to[i].at) == FRNN_OK);
     }
 }
@@ -127,13 +119,13 @@ static inline void state_take(const problem *p, const frame *state, span *to) {
 /* An adjoint with these values, which come back unchanged. */
 static inline frame adjoint_new(const task *t) {
     const problem *p = &t->p;
-    const size_t count = p->parts * p->batch * p->net.hidden_size, bytes = count * p->items;
     size_t size = 0;
     CHECK(frnn_adjoint_size(&p->net, p->steps, p->batch, &size) == FRNN_OK);
     const frame f = frame_new(size, FRNN_ALIGN);
     CHECK(frnn_adjoint_reset(&p->net, p->steps, p->batch, f.at, size) == FRNN_OK);
-    void *typed = memory(bytes), *back = memory(bytes);
     for (size_t i = 0; i < p->cell->states; i++) {
+        const size_t count = state_count(p, p->batch, i), bytes = count * p->items;
+        void *typed = memory(bytes), *back = memory(bytes);
         put(p->items, typed, t->dstate[i], count);
         CHECK(frnn_adjoint_set(&p->net, p->steps, p->batch, f.at, size, i, typed) == FRNN_OK);
         CHECK(frnn_adjoint_get(&p->net, p->steps, p->batch, f.at, size, i, back) == FRNN_OK);
@@ -148,7 +140,7 @@ static inline void params_new(const problem *p, manner how, frame *params, frnn_
         void *at[KINDS] = {NULL};
         for (size_t kind = 0; kind < KINDS; kind++) {
             frame *const f = &params[i * KINDS + kind];
-            const size_t size = param_count(p, i, kind) * p->items;
+            const size_t size = param_count(&p->net, i, kind) * p->items;
             if (size == 0 || how.without & (unsigned)NO_KIND << kind)
                 continue;
             *f = frame_new(size, p->items);
@@ -156,7 +148,7 @@ static inline void params_new(const problem *p, manner how, frame *params, frnn_
             if (how.start != NULL)
                 memcpy(f->at, how.start->array[PARAMS + i * KINDS + kind].at, size);
         }
-        g[i] = (frnn_gradients){at[WEIGHT_IH], at[WEIGHT_HH], at[BIAS_IH], at[BIAS_HH], at[ALPHA]};
+        g[i] = gradients_of(at);
     }
 }
 
@@ -227,6 +219,11 @@ static inline void backward(const task *t, manner how, const back_call *c, size_
                                c->saved.at, c->saved.size, c->adjoint.at, c->adjoint.size,
                                size > 0 ? scratch.at : NULL, size);
     back.total_steps = p->steps;
+    if (!how.strided)
+        CHECK(back.x_step == c->x->step && back.x_row == c->x->row &&
+              back.dy_step == (ptrdiff_t)(p->batch * p->width) &&
+              back.dy_row == (ptrdiff_t)p->width && back.dx_step == back.x_step &&
+              back.dx_row == back.x_row);
     back.x_step = c->x->step, back.x_row = c->x->row;
     if (c->dy != NULL)
         back.dy = grid_at(c->dy, begin, 0), back.dy_step = c->dy->step, back.dy_row = c->dy->row;

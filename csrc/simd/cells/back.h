@@ -5,26 +5,28 @@
  *
  * A cell file gives, next to its forward, two functions for one block of one row:
  *
- *     <cell>_hidden(u, activation, save)   h from the saved gates and c: its output function, if
+ *     <cell>_hidden(u, net, plain, save)   h from the saved gates and c: its output function, if
  *                                          it has one
- *     <cell>_back(u, initial)              from dh and dy to dz; with `initial` only the gradient
+ *     <cell>_back(u, net, plain, initial)  from dh and dy to dz; with `initial` only the gradient
  *                                          of the state before the first step
  */
 
 /* The arrays of one row and block, each of 16 values; of dy and dz only `count` are there. */
 typedef struct units_back {
-    frnn_activation activation;
     size_t count;
-    const real *gates; /* as saved, 16 per gate */
+    const real *gates; /* as saved, 16 per slot */
     const real *c, *c_prev;
-    const real *alpha;
+    const real *vectors; /* vector_size elements apart, dvectors dvector_size */
+    size_t vector_size, dvector_size;
     const real *dh, *dy; /* dy may be NULL */
-    real *carry, *dalpha;
-    real *dz; /* gates lie hidden_size apart */
+    const real *reset_dh;
+    real *carry, *dvectors;
+    real *dz; /* slots lie hidden_size apart */
     size_t dz_gate;
 } units_back;
 
-typedef void (*units_back_function)(const units_back *u, const int initial);
+typedef void (*units_back_function)(const units_back *u, const frnn_config *net, const int plain,
+                                    const int initial);
 
 /* What arrives at h: from later steps, and from outside. */
 INLINE vreal arriving(const units_back *u, int j) {
@@ -41,16 +43,12 @@ INLINE void leave(const units_back *u, int gate, int j, vreal value) {
                  frnn_min(VL, u->count - (size_t)j));
 }
 
-/* f'(z), given f(z). */
-INLINE vreal slope(frnn_activation activation, vreal value) {
-    switch (activation) {
-    case FRNN_TANH:
-        return vfnma(value, value, vset1(1));
-    case FRNN_RELU:
-        return vselect_lt(vzero(), value, vset1(1), vzero());
-    default:
-        return vset1(1);
-    }
+/* Adds a * b to the sum over time that is the gradient of a vector, if that is wanted. */
+INLINE void sum_vector(const units_back *u, int vector, int j, vreal a, vreal b) {
+    if (u->dvectors == NULL)
+        return;
+    real *sum = u->dvectors + (size_t)vector * u->dvector_size + j;
+    vstore(sum, vfma(a, b, vload(sum)));
 }
 
 /* The product of a step for a group of panels that starts at `block`: complete dh. */
@@ -70,27 +68,36 @@ INLINE void recur_group_back(const int gates, const frnn_step_back *s, size_t bl
     product_group_back(gates, &p, panels);
 }
 
+typedef void (*recur_back_function)(const frnn_step_back *s, size_t block, size_t panels);
+
 static void recur_back_1(const frnn_step_back *s, size_t block, size_t panels) {
     recur_group_back(1, s, block, panels);
+}
+
+static void recur_back_2(const frnn_step_back *s, size_t block, size_t panels) {
+    recur_group_back(2, s, block, panels);
+}
+
+static void recur_back_3(const frnn_step_back *s, size_t block, size_t panels) {
+    recur_group_back(3, s, block, panels);
 }
 
 static void recur_back_4(const frnn_step_back *s, size_t block, size_t panels) {
     recur_group_back(4, s, block, panels);
 }
 
-INLINE void step_units_back(const int gates, const frnn_step_back *s, size_t first, size_t last,
-                            units_back_function function, const int initial) {
+INLINE void step_units_back(const int slots, const frnn_step_back *s, size_t first, size_t last,
+                            units_back_function function, const int plain, const int initial) {
     for (size_t row = s->row_begin; row < s->row_end; row++)
         for (size_t block = first; block < last; block++) {
             const size_t unit = block * FRNN_BLOCK, at = row * s->ld + unit;
             units_back u = {
-                .activation = s->activation,
                 .count = frnn_min(s->hidden_size - unit, FRNN_BLOCK),
                 .dh = (const real *)s->dh + at,
                 .dz_gate = s->hidden_size,
             };
             if (!initial) {
-                u.gates = (const real *)s->gates + row * s->gates_row + unit * (size_t)gates;
+                u.gates = (const real *)s->gates + row * s->gates_row + unit * (size_t)slots;
                 u.dz = (real *)s->dz + row * s->dz_row + unit;
             }
             if (s->c_prev != NULL)
@@ -101,28 +108,40 @@ INLINE void step_units_back(const int gates, const frnn_step_back *s, size_t fir
                 u.dy = (const real *)s->dy + (ptrdiff_t)row * s->dy_row + unit;
             if (s->carry != NULL)
                 u.carry = (real *)s->carry + at;
-            if (s->alpha != NULL)
-                u.alpha = (const real *)s->alpha + unit;
-            if (s->dalpha != NULL)
-                u.dalpha = (real *)s->dalpha + at;
-            function(&u, initial);
+            if (s->reset_dh != NULL)
+                u.reset_dh = (const real *)s->reset_dh + at;
+            if (s->vectors != NULL) {
+                u.vectors = (const real *)s->vectors + unit;
+                u.vector_size = (s->hidden_size + FRNN_BLOCK - 1) / FRNN_BLOCK * FRNN_BLOCK;
+            }
+            if (s->dvectors != NULL) {
+                u.dvectors = (real *)s->dvectors + at;
+                u.dvector_size = s->dvector_size;
+            }
+            function(&u, s->net, plain, initial);
         }
 }
 
-INLINE void step_groups_back(const int gates, const frnn_step_back *s, units_back_function function,
-                             void (*recur)(const frnn_step_back *s, size_t block, size_t panels)) {
+/* What a step does: the product of a group of blocks with `gates` gates of dz, then the cell. */
+typedef struct back_parts {
+    int gates, slots;
+    recur_back_function recur;
+    units_back_function function;
+} back_parts;
+
+INLINE void step_groups_back(const back_parts p, const frnn_step_back *s, const int plain) {
     size_t begin = s->block_begin, end = s->block_end;
     while (begin < end) {
         const size_t blocks =
             group_back(s->row_end - s->row_begin, (s->hidden_size - 1) / FRNN_BLOCK + 1, begin, end,
                        s->backwards);
         const size_t first = s->backwards ? end - blocks : begin;
-        if (s->dz_next != NULL)
-            recur(s, first, blocks);
+        if (p.recur != NULL && s->dz_next != NULL)
+            p.recur(s, first, blocks);
         if (s->dz != NULL)
-            step_units_back(gates, s, first, first + blocks, function, 0);
+            step_units_back(p.slots, s, first, first + blocks, p.function, plain, 0);
         else
-            step_units_back(gates, s, first, first + blocks, function, 1);
+            step_units_back(p.slots, s, first, first + blocks, p.function, plain, 1);
         if (s->backwards)
             end -= blocks;
         else
@@ -130,25 +149,42 @@ INLINE void step_groups_back(const int gates, const frnn_step_back *s, units_bac
     }
 }
 
-INLINE void hidden_units(const int gates, const frnn_hidden *s, units_function function) {
+INLINE void hidden_units(const int slots, const frnn_hidden *s, units_function function,
+                         const int plain) {
     for (size_t row = 0; row < s->rows; row++)
         for (size_t block = 0; block < s->blocks; block++) {
             const ptrdiff_t at = (ptrdiff_t)(block * FRNN_BLOCK), r = (ptrdiff_t)row;
             units u = {
                 /* the cast is safe: output functions only read them */
-                .gates = (real *)(uintptr_t)s->gates + r * s->gates_row + at * gates,
+                .gates = (real *)(uintptr_t)s->gates + r * s->gates_row + at * slots,
                 .h = (real *)s->h + r * s->h_row + at,
             };
             if (s->c != NULL)
                 u.c = (real *)(uintptr_t)s->c + r * s->c_row + at;
-            function(&u, s->activation, 0);
+            function(&u, s->net, plain, 0);
         }
 }
 
-#define FRNN_DEFINE_BACK(name, gates, hidden_function, back_function)                              \
+#define FRNN_DEFINE_BACK(name, gates, slots, recur, hidden_function, back_function)                \
     static void name##_hidden_rows(const frnn_hidden *s) {                                         \
-        hidden_units(gates, s, hidden_function);                                                   \
+        hidden_units(slots, s, hidden_function, 0);                                                \
     }                                                                                              \
     static void name##_step_back(const frnn_step_back *s) {                                        \
-        step_groups_back(gates, s, back_function, recur_back_##gates);                             \
+        const back_parts parts = {gates, slots, recur, back_function};                             \
+        step_groups_back(parts, s, 0);                                                             \
+    }
+
+#define FRNN_DEFINE_BACK_PLAIN(name, gates, slots, recur, hidden_function, back_function)          \
+    static void name##_hidden_rows(const frnn_hidden *s) {                                         \
+        if (s->plain)                                                                              \
+            hidden_units(slots, s, hidden_function, 1);                                            \
+        else                                                                                       \
+            hidden_units(slots, s, hidden_function, 0);                                            \
+    }                                                                                              \
+    static void name##_step_back(const frnn_step_back *s) {                                        \
+        const back_parts parts = {gates, slots, recur, back_function};                             \
+        if (s->plain)                                                                              \
+            step_groups_back(parts, s, 1);                                                         \
+        else                                                                                       \
+            step_groups_back(parts, s, 0);                                                         \
     }

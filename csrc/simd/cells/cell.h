@@ -6,45 +6,60 @@
  * that run one after the other over all rows and blocks of a group, and names them in
  * FRNN_DEFINE_STEP:
  *
- *     <cell>_state(u, activation, save)    from the gates to c, or to h where there is no c; with
+ *     <cell>_state(u, net, plain, save)    from the gates to c, or to h where there is no c; with
  *                                          `save` leaves in the gates what the backward needs
- *     <cell>_output(u, activation, save)   from c to h, if the cell has a c
+ *     <cell>_output(u, net, plain, save)   from c to h, if the cell has a c
  *
  * Two, because both end in long chains of dependent operations: units that wait for the first are
  * worked on side by side. The work is done group by group: when the product of a group of
  * blocks is complete for all rows, its cells run while the gates are still in L1.
+ *
+ * `plain` and `save` are constants: `plain` says that all activations are the default ones and that
+ * there are no limits and no peephole, so that nothing is asked of `net`.
  */
 
-/* The arrays of one row and block; each holds 16 values (gates: 16 per gate). */
+/* The arrays of one row and block; each holds 16 values (gates: 16 per slot). */
 typedef struct units {
     real *gates; /* in: pre-activations */
     const real *h_prev, *c_prev;
-    real *h, *c;
-    const real *alpha;
+    real *h, *c, *reset_h;
+    const real *vectors; /* vector_size elements apart */
+    size_t vector_size;
 } units;
 
-typedef void (*units_function)(const units *u, frnn_activation activation, const int save);
+typedef void (*units_function)(const units *u, const frnn_config *net, const int plain,
+                               const int save);
 
-INLINE units units_at(const int gates, const frnn_step *s, size_t row, size_t block) {
-    const size_t at = row * s->ld + block * FRNN_BLOCK;
+INLINE vreal gate_value(const frnn_config *net, const int plain, vreal x) {
+    return plain ? vsigmoid(x) : activate(&net->gate_activation, bounded(net->clip, x));
+}
+
+INLINE vreal cell_value(const frnn_config *net, const int plain, vreal x) {
+    return plain ? vtanh(x) : activate(&net->activation, bounded(net->clip, x));
+}
+
+INLINE units units_at(const int slots, const frnn_step *s, size_t row, size_t block) {
+    const size_t unit = block * FRNN_BLOCK, at = row * s->ld + unit;
     units u = {
-        .gates = (real *)s->gates + row * s->gates_row + block * (size_t)gates * FRNN_BLOCK,
-        .h_prev = (const real *)s->h_prev + at,
+        .gates = (real *)s->gates + row * s->gates_row + unit * (size_t)slots,
+        .h_prev = (const real *)s->h_prev + row * s->h_prev_row + unit,
         .h = (real *)s->h + at,
     };
     if (s->c != NULL) {
         u.c_prev = (const real *)s->c_prev + at;
         u.c = (real *)s->c + at;
     }
-    if (s->alpha != NULL)
-        u.alpha = (const real *)s->alpha + block * FRNN_BLOCK;
+    if (s->vectors != NULL) {
+        u.vectors = (const real *)s->vectors + unit;
+        u.vector_size = (s->hidden_size + FRNN_BLOCK - 1) / FRNN_BLOCK * FRNN_BLOCK;
+    }
+    if (s->reset_h != NULL)
+        u.reset_h = (real *)s->reset_h + at;
     return u;
 }
 
-/* h of one block to the caller's array, which ends at hidden_size. */
-INLINE void units_output(const frnn_step *s, size_t row, size_t block, const real *h) {
-    const size_t at = block * FRNN_BLOCK, count = frnn_min(s->hidden_size - at, FRNN_BLOCK);
-    real *y = (real *)s->y + (ptrdiff_t)row * s->y_row + at;
+/* `count` values to the caller's array, which may end anywhere. */
+INLINE void store_output(real *y, const real *h, size_t count) {
     if (count == FRNN_BLOCK) {
         for (int i = 0; i < FRNN_BLOCK; i += VL)
             vstore(y + i, vload(h + i));
@@ -54,63 +69,78 @@ INLINE void units_output(const frnn_step *s, size_t row, size_t block, const rea
         vstore_n(y + i, vload(h + i), frnn_min(VL, count - i));
 }
 
-INLINE vreal activate(frnn_activation activation, vreal x) {
-    switch (activation) {
-    case FRNN_TANH:
-        return vtanh(x);
-    case FRNN_RELU:
-        return vmax(vzero(), x); /* x where x is NaN */
-    default:
-        return x;
-    }
-}
-
 /* A function over the rows of a step and the blocks [first, last). */
-INLINE void step_units(const int gates, const frnn_step *s, size_t first, size_t last,
-                       units_function function, const int output, const int save) {
+INLINE void step_units(const int slots, const frnn_step *s, size_t first, size_t last,
+                       units_function function, const int output, const int plain, const int save) {
     for (size_t row = s->row_begin; row < s->row_end; row++)
         for (size_t block = first; block < last; block++) {
-            const units u = units_at(gates, s, row, block);
-            function(&u, s->activation, save);
-            if (output)
-                units_output(s, row, block, u.h);
+            const units u = units_at(slots, s, row, block);
+            const size_t at = block * FRNN_BLOCK;
+            function(&u, s->net, plain, save);
+            if (output && s->y != NULL)
+                store_output((real *)s->y + (ptrdiff_t)row * s->y_row + at, u.h,
+                             frnn_min(s->hidden_size - at, FRNN_BLOCK));
         }
 }
 
 /* The input part of the gates, for the few inputs that are not projected beforehand. */
-INLINE void step_input(const int gates, const frnn_step *s, size_t first, size_t last) {
+INLINE void step_input(const int gates, const int slots, const frnn_step *s, size_t first,
+                       size_t last) {
     const size_t width = (size_t)gates * FRNN_BLOCK;
     for (size_t row = s->row_begin; row < s->row_end; row++) {
         const real *x = (const real *)s->x + (ptrdiff_t)row * s->x_row;
         for (size_t block = first; block < last; block++) {
             const real *bias = (const real *)s->bias + block * width;
             const real *w = (const real *)s->w_ih + block * s->input_size * width;
-            real *out = (real *)s->gates + row * s->gates_row + block * width;
+            real *out = (real *)s->gates + row * s->gates_row + block * (size_t)slots * FRNN_BLOCK;
             UNROLL for (int v = 0; v < gates * FRNN_BLOCK; v += VL) {
                 vreal sum = vload(bias + v);
                 for (size_t i = 0; i < s->input_size; i++)
                     sum = vfma(vset1(x[i]), vload(w + i * width + v), sum);
-                vstore(out + v, sum);
+                vstore(out + v + (v / FRNN_BLOCK == gates - 1 ? (slots - gates) * FRNN_BLOCK : 0),
+                       sum);
             }
         }
     }
 }
 
-INLINE void step_groups(const int gates, const frnn_step *s, units_function state,
-                        units_function output, const int save,
-                        void (*recur)(const frnn_step *s, size_t block, size_t panels)) {
+/* The product is shared by the cells of one number of gates, so it is not inlined into each. */
+typedef void (*recur_function)(const frnn_step *s, size_t block, size_t panels);
+
+static void recur_1(const frnn_step *s, size_t block, size_t panels) {
+    recur_group(1, 1, 0, s, s->w_hh, s->h_prev, s->h_prev_row, block, panels);
+}
+
+static void recur_3(const frnn_step *s, size_t block, size_t panels) {
+    recur_group(3, 4, 0, s, s->w_hh, s->h_prev, s->h_prev_row, block, panels);
+}
+
+static void recur_4(const frnn_step *s, size_t block, size_t panels) {
+    recur_group(4, 4, 0, s, s->w_hh, s->h_prev, s->h_prev_row, block, panels);
+}
+
+/* What a step does: for a group of blocks the input part, if that is still to be done, of
+ * `input_gates` (0: never here); the product, with the panels of `gates`; then the cell. */
+typedef struct step_parts {
+    int input_gates, gates, slots;
+    recur_function recur;
+    units_function state, output;
+} step_parts;
+
+INLINE void step_groups(const step_parts p, const frnn_step *s, const int plain, const int save) {
     size_t begin = s->block_begin, end = s->block_end;
     while (begin < end) {
         const size_t panels =
-            group_panels(gates, s->row_end - s->row_begin, (end - begin) * (size_t)gates);
-        const size_t blocks = panels / (size_t)gates;
-        const size_t first = s->backwards ? end - blocks : begin;
-        if (s->x != NULL)
-            step_input(gates, s, first, first + blocks);
-        recur(s, first, panels);
-        step_units(gates, s, first, first + blocks, state, output == NULL, save);
-        if (output != NULL)
-            step_units(gates, s, first, first + blocks, output, 1, save);
+            group_panels(p.gates, s->row_end - s->row_begin, (end - begin) * (size_t)p.gates);
+        const size_t blocks = panels / (size_t)p.gates;
+        const size_t first = s->backwards ? end - blocks : begin, last = first + blocks;
+        if (p.input_gates > 0 && s->x != NULL)
+            step_input(p.input_gates, p.slots, s, first, last);
+        if (p.recur != NULL)
+            p.recur(s, first, panels);
+        step_units(p.slots, s, first, last, p.state, p.output == NULL, plain, save);
+        if (p.output != NULL)
+            step_units(p.slots, s, first, last, p.output, 1, plain, save);
         if (s->backwards)
             end -= blocks;
         else
@@ -118,19 +148,38 @@ INLINE void step_groups(const int gates, const frnn_step *s, units_function stat
     }
 }
 
-/* The product is shared by the cells of one number of gates, so it is not inlined into each. */
-static void recur_1(const frnn_step *s, size_t block, size_t panels) {
-    recur_group(1, s, block, panels);
-}
+/* For both values of `save`, and of `plain` where the cell makes a difference. */
+#define FRNN_STEP_SAVE(parts, s, plain)                                                            \
+    if ((s)->save)                                                                                 \
+        step_groups(parts, s, plain, 1);                                                           \
+    else                                                                                           \
+        step_groups(parts, s, plain, 0)
 
-static void recur_4(const frnn_step *s, size_t block, size_t panels) {
-    recur_group(4, s, block, panels);
-}
-
-#define FRNN_DEFINE_STEP(name, gates, state, output)                                               \
+#define FRNN_DEFINE_STEP(name, gates, slots, recur, state, output)                                 \
     static void name##_step(const frnn_step *s) {                                                  \
-        if (s->save)                                                                               \
-            step_groups(gates, s, state, output, 1, recur_##gates);                                \
-        else                                                                                       \
-            step_groups(gates, s, state, output, 0, recur_##gates);                                \
+        const step_parts parts = {gates, gates, slots, recur, state, output};                      \
+        FRNN_STEP_SAVE(parts, s, 0);                                                               \
     }
+
+#define FRNN_DEFINE_STEP_PLAIN(name, gates, slots, recur, state, output)                           \
+    static void name##_step(const frnn_step *s) {                                                  \
+        const step_parts parts = {gates, gates, slots, recur, state, output};                      \
+        if (s->plain) {                                                                            \
+            FRNN_STEP_SAVE(parts, s, 1);                                                           \
+        } else {                                                                                   \
+            FRNN_STEP_SAVE(parts, s, 0);                                                           \
+        }                                                                                          \
+    }
+
+/* frnn_kernels.emit */
+static void emit(const frnn_emit *s) {
+    for (size_t row = 0; row < s->rows; row++) {
+        real *h = (real *)s->h + row * s->h_row;
+        real *y = (real *)s->y + (ptrdiff_t)row * s->y_row;
+        for (size_t i = 0; i < s->count; i += FRNN_BLOCK) {
+            for (int j = 0; j < FRNN_BLOCK; j += VL)
+                vstore(h + i + j, vflush(vload(h + i + j)));
+            store_output(y + i, h + i, frnn_min(s->count - i, FRNN_BLOCK));
+        }
+    }
+}

@@ -3,55 +3,149 @@
  * LSTM (Hochreiter & Schmidhuber 1997, with forget gate: Gers et al. 2000); gates i, f, g, o.
  *
  *     c = f * c + i * g        h = o * tanh(c)
+ *
+ * With the input and the forget gate coupled (Greff et al. 2017) f = 1 - i, and the gates are i, g
+ * and o, of which the recurrent part of the last is kept apart: o is its sum with the input part.
+ * Peepholes (Gers & Schmidhuber 2000) let i and f see the c before, o the new one.
  */
 
-INLINE void lstm_state(const units *u, frnn_activation activation, const int save) {
-    (void)activation;
+/* Slots of the gates. */
+#define LSTM_G(coupled) ((coupled) ? 1 : 2)
+#define LSTM_O          3
+
+INLINE const real *peephole(const units *u, int gate) {
+    return u->vectors + (size_t)gate * u->vector_size;
+}
+
+INLINE void lstm_state_of(const int coupled, const units *u, const frnn_config *net,
+                          const int plain, const int save) {
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
-        const vreal i = vsigmoid(vload(u->gates + 0 * FRNN_BLOCK + j));
-        const vreal f = vsigmoid(vload(u->gates + 1 * FRNN_BLOCK + j));
-        const vreal g = vtanh(vload(u->gates + 2 * FRNN_BLOCK + j));
-        const vreal c = vflush(vfma(f, vload(u->c_prev + j), vmul(i, g)));
+        real *gates = u->gates + j;
+        const vreal c_prev = vload(u->c_prev + j);
+        const int peeps = !plain && net->peephole;
+        vreal zi = vload(gates), zo = vload(gates + LSTM_O * FRNN_BLOCK);
+        if (coupled)
+            zo = vadd(zo, vload(gates + 2 * FRNN_BLOCK));
+        if (peeps)
+            zi = vfma(vload(peephole(u, 0) + j), c_prev, zi);
+        const vreal i = gate_value(net, plain, zi);
+        vreal f;
+        if (coupled) {
+            f = vsub(vset1(1), i);
+        } else {
+            f = vload(gates + FRNN_BLOCK);
+            if (peeps)
+                f = vfma(vload(peephole(u, 1) + j), c_prev, f);
+            f = gate_value(net, plain, f);
+        }
+        const vreal g = cell_value(net, plain, vload(gates + LSTM_G(coupled) * FRNN_BLOCK));
+        vreal c = vflush(vfma(f, c_prev, vmul(i, g)));
+        if (!plain)
+            c = bounded(net->cell_clip, c);
+        if (peeps)
+            zo = vfma(vload(peephole(u, 2 - coupled) + j), c, zo);
         vstore(u->c + j, c);
-        vstore(u->gates + 3 * FRNN_BLOCK + j, vsigmoid(vload(u->gates + 3 * FRNN_BLOCK + j)));
+        vstore(gates + LSTM_O * FRNN_BLOCK, gate_value(net, plain, zo));
         if (save) {
-            vstore(u->gates + 0 * FRNN_BLOCK + j, i);
-            vstore(u->gates + 1 * FRNN_BLOCK + j, f);
-            vstore(u->gates + 2 * FRNN_BLOCK + j, g);
+            vstore(gates, i);
+            if (!coupled)
+                vstore(gates + FRNN_BLOCK, f);
+            vstore(gates + LSTM_G(coupled) * FRNN_BLOCK, g);
         }
     }
 }
 
-INLINE void lstm_output(const units *u, frnn_activation activation, const int save) {
-    (void)activation;
+INLINE void lstm_output(const units *u, const frnn_config *net, const int plain, const int save) {
     (void)save;
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
-        const vreal o = vload(u->gates + 3 * FRNN_BLOCK + j);
-        vstore(u->h + j, vflush(vmul(o, vtanh(vload(u->c + j)))));
+        const vreal o = vload(u->gates + LSTM_O * FRNN_BLOCK + j), c = vload(u->c + j);
+        const vreal e = plain ? vtanh(c) : activate(&net->output_activation, c);
+        vstore(u->h + j, vflush(vmul(o, e)));
     }
 }
 
-/* With tc = tanh(c):  dc = carry + dh * o * (1 - tc^2)      carry' = dc * f
- *     di = dc * g * (i - i^2)    df = dc * c_prev * (f - f^2)
- *     dg = dc * i * (1 - g^2)    do = dh * tc * (o - o^2)
+/* With e = e(c) and primes for slopes, dh what arrives at h, and p the peephole:
+ *     do = dh * e * o'
+ *     dc = carry + dh * o * e' + do * p_o    (0 where c is at its limit)
+ *     di = dc * g * i'    df = dc * c_prev * f'    dg = dc * i * g'
+ *     carry' = dc * f + di * p_i + df * p_f
+ * Coupled, c moves by g - c_prev with i:  di = dc * (g - c_prev) * i'.
  */
-INLINE void lstm_back(const units_back *u, const int initial) {
+INLINE void lstm_back_of(const int coupled, const units_back *u, const frnn_config *net,
+                         const int plain, const int initial) {
     if (initial) /* dh and carry are the gradients of h and c */
         return;
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
-        const vreal i = vload(u->gates + 0 * FRNN_BLOCK + j);
-        const vreal f = vload(u->gates + 1 * FRNN_BLOCK + j);
-        const vreal g = vload(u->gates + 2 * FRNN_BLOCK + j);
-        const vreal o = vload(u->gates + 3 * FRNN_BLOCK + j);
-        const vreal tc = vtanh(vload(u->c + j)), one = vset1(1), dh = arriving(u, j);
-        const vreal dc = vfma(dh, vmul(o, vfnma(tc, tc, one)), vload(u->carry + j));
-        vstore(u->carry + j, vflush(vmul(dc, f)));
-        leave(u, 0, j, vmul(dc, vmul(g, vfnma(i, i, i))));
-        leave(u, 1, j, vmul(dc, vmul(vload(u->c_prev + j), vfnma(f, f, f))));
-        leave(u, 2, j, vmul(dc, vmul(i, vfnma(g, g, one))));
-        leave(u, 3, j, vmul(dh, vmul(tc, vfnma(o, o, o))));
+        const int peeps = !plain && net->peephole;
+        const frnn_function *const s = &net->gate_activation;
+        const vreal i = vload(u->gates + j), o = vload(u->gates + LSTM_O * FRNN_BLOCK + j);
+        const vreal f = coupled ? vsub(vset1(1), i) : vload(u->gates + FRNN_BLOCK + j);
+        const vreal g = vload(u->gates + LSTM_G(coupled) * FRNN_BLOCK + j);
+        const vreal one = vset1(1), dh = arriving(u, j), c = vload(u->c + j);
+        const vreal c_prev = vload(u->c_prev + j);
+        const vreal moved = coupled ? vsub(g, c_prev) : g;
+        if (plain) {
+            const vreal e = vtanh(c);
+            const vreal dc = vfma(dh, vmul(o, vfnma(e, e, one)), vload(u->carry + j));
+            vstore(u->carry + j, vflush(vmul(dc, f)));
+            leave(u, 0, j, vmul(dc, vmul(moved, vfnma(i, i, i))));
+            if (!coupled)
+                leave(u, 1, j, vmul(dc, vmul(c_prev, vfnma(f, f, f))));
+            leave(u, LSTM_G(coupled), j, vmul(dc, vmul(i, vfnma(g, g, one))));
+            leave(u, 3 - coupled, j, vmul(dh, vmul(e, vfnma(o, o, o))));
+            continue;
+        }
+        const vreal e = activate(&net->output_activation, c);
+        const vreal d_o = vmul(dh, vmul(e, slope_bounded(s, net->clip, o)));
+        vreal dc = vfma(dh, vmul(o, slope(&net->output_activation, e)), vload(u->carry + j));
+        if (peeps)
+            dc = vfma(d_o, vload(u->vectors + (size_t)(2 - coupled) * u->vector_size + j), dc);
+        if (net->cell_clip > 0)
+            dc = vselect_lt(vabs(c), vset1((real)net->cell_clip), dc, vzero());
+        const vreal d_i = vmul(dc, vmul(moved, slope_bounded(s, net->clip, i)));
+        const vreal d_f =
+            coupled ? vzero() : vmul(dc, vmul(c_prev, slope_bounded(s, net->clip, f)));
+        vreal carry = vmul(dc, f);
+        if (peeps) {
+            carry = vfma(d_i, vload(u->vectors + j), carry);
+            sum_vector(u, 0, j, d_i, c_prev);
+            if (!coupled) {
+                carry = vfma(d_f, vload(u->vectors + u->vector_size + j), carry);
+                sum_vector(u, 1, j, d_f, c_prev);
+            }
+            sum_vector(u, 2 - coupled, j, d_o, c);
+        }
+        vstore(u->carry + j, vflush(carry));
+        leave(u, 0, j, d_i);
+        if (!coupled)
+            leave(u, 1, j, d_f);
+        leave(u, LSTM_G(coupled), j,
+              vmul(dc, vmul(i, slope_bounded(&net->activation, net->clip, g))));
+        leave(u, 3 - coupled, j, d_o);
     }
 }
 
-FRNN_DEFINE_STEP(lstm, 4, lstm_state, lstm_output)
-FRNN_DEFINE_BACK(lstm, 4, lstm_output, lstm_back)
+INLINE void lstm_state(const units *u, const frnn_config *net, const int plain, const int save) {
+    lstm_state_of(0, u, net, plain, save);
+}
+
+INLINE void lstm_back(const units_back *u, const frnn_config *net, const int plain,
+                      const int initial) {
+    lstm_back_of(0, u, net, plain, initial);
+}
+
+FRNN_DEFINE_STEP_PLAIN(lstm, 4, 4, recur_4, lstm_state, lstm_output)
+FRNN_DEFINE_BACK_PLAIN(lstm, 4, 4, recur_back_4, lstm_output, lstm_back)
+
+INLINE void lstm_coupled_state(const units *u, const frnn_config *net, const int plain,
+                               const int save) {
+    lstm_state_of(1, u, net, plain, save);
+}
+
+INLINE void lstm_coupled_back(const units_back *u, const frnn_config *net, const int plain,
+                              const int initial) {
+    lstm_back_of(1, u, net, plain, initial);
+}
+
+FRNN_DEFINE_STEP_PLAIN(lstm_coupled, 3, 4, recur_3, lstm_coupled_state, lstm_output)
+FRNN_DEFINE_BACK_PLAIN(lstm_coupled, 3, 4, recur_back_3, lstm_output, lstm_coupled_back)
