@@ -239,7 +239,8 @@ class Layer:
             out: an array for y, of y's shape and dtype; must not overlap x.
             lengths: B integers from 0 to T, in any order: row b has only its first lengths[b]
                 steps, in which both directions start and end. After them y is 0, and the state is
-                that after the row's last step; what stands in x is not looked at.
+                that after the row's last step; what stands in x, or in a backward in dy, is not
+                looked at.
             reset: booleans of the shape of x without I. Where True, the row starts anew at that
                 step, from the initial state of this call. Directions that read backwards do so
                 before they visit the step before: the row is as if cut in two there.
@@ -438,7 +439,7 @@ class Layer:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        nets = {"_plain": None, "_packed": None, "_ready": None, "_piece_nets": {}}
+        nets: dict[str, Any] = {"_plain": None, "_packed": None, "_ready": None, "_piece_nets": {}}
         self.__dict__.update(state, **nets, _lock=threading.Lock())
         for array in self._parameters.values():
             array.flags.writeable = False

@@ -66,8 +66,7 @@ class DropoutTape:
         for number, (net, tape) in enumerate(zip(self._nets, self._tapes, strict=True)):
             own = None if state is None else part(states, self._share(number))
             target = out if number == last else None
-            rows = () if lengths is None and reset is None else (lengths, reset)
-            result = net.call(x, own, target, batch_first, False, tape, *rows)
+            result = net.call(x, own, target, batch_first, False, tape, lengths, reset)
             assert result is not None
             y, final = result
             finals.append(as_tuple(final))

@@ -78,8 +78,7 @@ def runner(net: _core.Net, parallel_time: bool, tape: _core.Tape | None) -> Run:
         lengths: Array | None,
         reset: Array | None,
     ) -> tuple[Array, Any]:
-        rows = () if lengths is None and reset is None else (lengths, reset)
-        result = net.call(x, state, out, batch_first, parallel_time, tape, *rows)
+        result = net.call(x, state, out, batch_first, parallel_time, tape, lengths, reset)
         assert result is not None
         return result
 

@@ -117,6 +117,60 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def convert(args: argparse.Namespace) -> int:
+    """Write the layer in a file of one kind as a file of another."""
+    from fastrnn import convert
+
+    names = ["layer", "prefix", "batch_first", "nonlinearity"]
+    names += ["activation", "recurrent_activation", "reset_after"]
+    with _concerning(args.input, ValueError, TypeError, ImportError):
+        layer = convert.load(args.input, **{name: getattr(args, name) for name in names})
+    with _concerning(args.output, ValueError, TypeError, ImportError):
+        convert.save(layer, args.output)
+    if not args.quiet:
+        print(f"{layer!r} in {args.output}")
+    return 0
+
+
+def _add_convert(command: argparse.ArgumentParser) -> None:
+    """The arguments of ``convert``."""
+    command.add_argument(
+        "input",
+        type=Path,
+        metavar="IN",
+        help=".safetensors of fastrnn or with a state_dict of PyTorch, .onnx, .keras, .weights.h5",
+    )
+    command.add_argument(
+        "output", type=Path, metavar="OUT", help=".safetensors of fastrnn, or .onnx"
+    )
+    command.add_argument(
+        "--layer", metavar="NAME", help="ONNX, Keras: which node or layer, if there are several"
+    )
+    torch = command.add_argument_group("a state_dict of PyTorch, which tells its weights only")
+    torch.add_argument(
+        "--prefix", metavar="NAME", help="where in the model the layer is, as encoder.rnn"
+    )
+    torch.add_argument(
+        "--batch-first",
+        action="store_const",
+        const=True,
+        help="the layer reads and writes [B, T, ...]",
+    )
+    torch.add_argument("--nonlinearity", choices=("tanh", "relu"), help="needed for an RNN")
+    keras = command.add_argument_group(".weights.h5, which tells its weights only")
+    keras.add_argument("--activation", metavar="NAME", help="Keras' name; needed")
+    keras.add_argument(
+        "--recurrent-activation", metavar="NAME", help="likewise; needed but for a SimpleRNN"
+    )
+    keras.add_argument(
+        "--reset-after",
+        action=argparse.BooleanOptionalAction,
+        help="needed for a GRU without biases",
+    )
+    command.add_argument("--quiet", action="store_true", help="print nothing")
+    command.set_defaults(function=convert)
+
+
 def _make_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     """Return the parser; the options of ``bench`` are filled in if commands has it."""
     parser = _Parser(prog="fastrnn", description="Recurrent networks on the CPU.")
@@ -165,6 +219,15 @@ def _make_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     )
     command.add_argument("--quiet", action="store_true", help="print nothing")
     command.set_defaults(function=run)
+
+    text = "convert a layer of PyTorch, ONNX or Keras to a model file, or to ONNX"
+    command = subparsers.add_parser(
+        "convert",
+        help=text,
+        description=text[0].upper() + text[1:] + ". What fastrnn cannot do exactly is an error. "
+        "Pickles, as .pt files, are not read: that would run whatever code is in them.",
+    )
+    _add_convert(command)
 
     text = "measure the speed of fastrnn, NumPy and the peers that are installed"
     command = subparsers.add_parser(

@@ -1,4 +1,4 @@
-"""The conformance suite of `fastrnn.onnx`: nodes with random numbers everywhere, and who runs them."""
+"""The conformance suite of `fastrnn.onnx`: nodes with random numbers everywhere, and witnesses."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Case:
         return replace(self, attributes=attributes)
 
 
-# ---- Drawing cases --------------------------------------------------------------------------------
+# ---- Drawing cases ----------------------------------------------------------------------------
 
 GATE_FUNCTIONS = ("Sigmoid", "HardSigmoid", "sigmoid", "HARDSIGMOID", "Softsign", "Affine")
 FUNCTIONS = ("Tanh", "Relu", "Sigmoid", "LeakyRelu", "Elu", "ScaledTanh", "Softsign", "Softplus")
@@ -76,7 +76,7 @@ FUNCTIONS += ("HardSigmoid", "ThresholdedRelu", "Affine", "tanh", "RELU", "scale
 
 
 def _functions(pick: Pick, rng: np.random.Generator, op: str, directions: int) -> dict[str, Any]:
-    """activations and their parameters; every default that ONNX Runtime shares is left out at times."""
+    """activations and their parameters; defaults that ONNX Runtime shares are left out at times."""
     names = [pick(GATE_FUNCTIONS)] if op != "RNN" else [pick(FUNCTIONS)]
     names += [pick(FUNCTIONS) for _ in onnx_text.DEFAULTS[op][1:]]
     explicit = pick((True, True, False))
@@ -148,7 +148,7 @@ def cases(count: int, ops: Sequence[str] = ("LSTM", "GRU", "RNN"), seed: int = 0
     ]
 
 
-# ---- Models ---------------------------------------------------------------------------------------
+# ---- Models -----------------------------------------------------------------------------------
 
 
 def model(
@@ -185,7 +185,7 @@ def feeds(case: Case) -> dict[str, np.ndarray]:
     return {k: a for k, a in case.arrays().items() if a is not None and k not in weights}
 
 
-# ---- Who runs them --------------------------------------------------------------------------------
+# ---- Who runs them ----------------------------------------------------------------------------
 
 
 def ours(case: Case) -> list[np.ndarray]:
@@ -278,13 +278,13 @@ def _call_module(case: Case, module: Any) -> list[np.ndarray]:
     return outputs
 
 
-# ---- Comparing ------------------------------------------------------------------------------------
+# ---- Comparing --------------------------------------------------------------------------------
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 
 
 def differences(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Iterator[float]:
-    """Of each output the largest error, as a part of its largest value or of 1; inf if misshapen."""
+    """Of each output the largest error, as a part of its largest value or of 1."""
     for a, b in zip(actual, expected, strict=True):
         if a.shape != b.shape:
             yield np.inf

@@ -1,4 +1,4 @@
-"""ONNX's text of LSTM, GRU and RNN in float64, one row and one step at a time, as plainly as it goes.
+"""ONNX's text of LSTM, GRU and RNN in float64, one row and one step at a time, quite plainly.
 
 It shares nothing with fastrnn, not even an order of gates: the witness of the conventions. Where
 the text leaves a choice it is that of `fastrnn.onnx`'s documentation.

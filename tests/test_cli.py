@@ -6,13 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import fastrnn
-from fastrnn import cli
+import fastrnn.onnx
+from fastrnn import cli, convert
 
-COMMANDS = ("info", "demo", "run", "bench")
+COMMANDS = ("info", "demo", "run", "convert", "bench")
 
 
 def python(*arguments, stdout=subprocess.PIPE, **environment):
@@ -189,6 +193,102 @@ def test_run_errors(arguments, parts, files, capsys):
     assert err.endswith("\n")
     assert all(part in err for part in parts)
     assert not Path("y.npy").exists()
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    """Leave a directory with files of other systems as the current one."""
+    monkeypatch.chdir(tmp_path)
+    model = torch.nn.ModuleDict({"a": torch.nn.RNN(3, 4), "b": torch.nn.GRU(3, 4)})
+    save_file(model.state_dict(), "two.safetensors")
+    save_file(model["a"].state_dict(), "rnn.safetensors")
+    torch.save(model.state_dict(), "two.pt")
+    fastrnn.onnx.save(fastrnn.LSTM(3, 4, 2, seed=4), "stack.onnx")
+    fastrnn.onnx.save(fastrnn.LSTM(3, 4, seed=5), "net.onnx")
+    with h5py.File("net.weights.h5", "w") as file:
+        arrays = convert.to_keras(fastrnn.GRU(3, 4, bias=False, reset_after=False, seed=6))
+        file.update({f"layers/gru/cell/vars/{k}": array for k, array in enumerate(arrays)})
+    Path("garbage.onnx").write_bytes(b"no protobuf")
+    Path("garbage.keras").write_bytes(b"no zip")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("two.safetensors out.safetensors --prefix b --batch-first", "GRU(3, 4, batch_first=True)"),
+        (
+            "two.safetensors out.safetensors --prefix a. --nonlinearity relu",
+            "RNN(3, 4, nonlinearity='relu')",
+        ),
+        ("rnn.safetensors out.onnx --nonlinearity tanh", "RNN(3, 4)"),
+        ("net.onnx out.safetensors", "LSTM(3, 4)"),
+        ("stack.onnx out.safetensors --layer lstm_l1", "LSTM(4, 4)"),
+        ("stack.onnx out.onnx", "LSTM(3, 4, num_layers=2)"),
+        (
+            "net.weights.h5 out.safetensors --activation relu --recurrent-activation sigmoid "
+            "--no-reset-after",
+            "GRU(3, 4, reset_after=False, activation='relu', bias=False, batch_first=True)",
+        ),
+    ],
+)
+def test_convert(arguments, expected, foreign, capsys):
+    source, target, *options = arguments.split()
+    assert cli.main(["convert", *arguments.split()]) == 0
+    assert capsys.readouterr() == (f"{expected} in {target}\n", "")
+    given = dict(zip(options[::2], options[1::2], strict=False))
+    names = {"--prefix": "prefix", "--nonlinearity": "nonlinearity", "--layer": "layer"}
+    names |= {"--activation": "activation", "--recurrent-activation": "recurrent_activation"}
+    loaded = {names[option]: value for option, value in given.items() if option in names}
+    loaded |= {"batch_first": True} if "--batch-first" in options else {}
+    loaded |= {"reset_after": False} if "--no-reset-after" in options else {}
+    layer, written = convert.load(source, **loaded), convert.load(target)
+    assert repr(written) == repr(layer) == expected
+    x = random_input(7, 2, layer.input_size)
+    np.testing.assert_array_equal(written(x)[0], layer(x)[0])
+    assert cli.main(["convert", *arguments.split(), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ("two.pt out.onnx", ["two.pt: ", "pickle", "safetensors.torch.save_file"]),
+        ("missing.onnx out.onnx", ["missing.onnx: No such file"]),
+        ("missing.safetensors out.onnx", ["missing.safetensors: No such file"]),
+        ("garbage.onnx out.onnx", ["garbage.onnx: "]),
+        ("garbage.keras out.onnx", ["garbage.keras: "]),
+        ("two.safetensors out.onnx", ["two.safetensors: prefix: ", "'a.', 'b.'"]),
+        ("two.safetensors out.onnx --prefix c", ["two.safetensors: prefix: ", "'c.'"]),
+        ("two.safetensors out.onnx --prefix a", ["nonlinearity: "]),
+        ("two.safetensors out.onnx --nonlinearity elu", ["--nonlinearity", "elu"]),
+        ("two.safetensors out.onnx --layer a", ["layer: not for .safetensors files"]),
+        ("stack.onnx out.onnx --layer x", ["stack.onnx: layer: ", "lstm_l0"]),
+        ("stack.onnx out.onnx --prefix x", ["prefix: not for .onnx files"]),
+        ("net.weights.h5 out.onnx", ["net.weights.h5: ", "reset_after: "]),
+        ("net.weights.h5 out.onnx --reset-after", ["net.weights.h5: ", "activation: "]),
+        ("net.onnx out.txt", ["out.txt: ", ".safetensors or .onnx"]),
+        ("net.onnx none/out.onnx", ["none/out.onnx: No such file"]),
+        ("net.onnx none/out.safetensors", ["none/out.safetensors: No such file"]),
+        ("net.onnx", ["OUT", "fastrnn convert --help"]),
+    ],
+)
+def test_convert_errors(arguments, parts, foreign, capsys):
+    assert cli.main(["convert", *arguments.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("fastrnn: error: ")
+    assert err.count("\n") == 1
+    assert all(part in err for part in parts)
+    assert not any(map(os.path.exists, ("out.onnx", "out.safetensors", "out.txt")))
+
+
+def test_convert_what_onnx_does_not_have(files, capsys):
+    fastrnn.LSTM(3, 5, proj_size=2).save("proj.safetensors")
+    assert cli.main(["convert", "proj.safetensors", "out.onnx"]) == 2
+    assert "out.onnx: " in (err := capsys.readouterr().err)
+    assert "proj_size" in err
+    assert not Path("out.onnx").exists()
 
 
 @pytest.mark.parametrize("argv", [[], ["fly"], ["info", "extra"], ["--fast"]])

@@ -268,7 +268,7 @@ def onednn_arrays(
         (
             ValueError,
             onednn_arrays(4, inputs=3, layout="ldgoi"),
-            ["weights_layer", (1, 1, 4, 3, 4)],
+            ["weights_iter", (1, 1, 4, 4, 4)],
         ),
         (ValueError, onednn_arrays(4, bias=np.ones((1, 1, 5, 4))), ["bias", (1, 1, 5, 4)]),
         (ValueError, onednn_arrays(3, bias=np.ones((1, 1, 5, 4))), ["bias", (1, 1, 5, 4)]),

@@ -26,7 +26,7 @@ PATTERN = r"^test_(lstm|gru|rnn|simple_rnn)_.*_cpu$"
 
 def node_tests(**tolerances: float) -> type[unittest.TestCase]:
     """ONNX's test case of all nodes; those of other operators are skipped in it."""
-    options = {"test_kwargs": {name: tolerances for name in NAMES}} if tolerances else {}
+    options = {"test_kwargs": dict.fromkeys(NAMES, tolerances)} if tolerances else {}
     with warnings.catch_warnings():  # ONNX divides by zero to make cases of other operators
         warnings.simplefilter("ignore", RuntimeWarning)
         suite = BackendTest(backend, __name__, **options)

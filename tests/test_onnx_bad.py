@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import random
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def tensor(model: onnx.ModelProto, name: str) -> TensorProto:
     return next(t for t in model.graph.initializer if t.name == name)
 
 
-# ---- Attributes -------------------------------------------------------------------------------------
+# ---- Attributes -------------------------------------------------------------------------------
 
 
 @READ
@@ -112,7 +111,7 @@ def test_an_attribute_twice_or_of_a_function_is_refused(read: Any):
         read(model)
 
 
-# ---- Weights -----------------------------------------------------------------------------------------
+# ---- Weights ----------------------------------------------------------------------------------
 
 
 def with_array(name: str, array: np.ndarray) -> onnx.ModelProto:
@@ -230,7 +229,7 @@ def test_a_segment_of_a_tensor_is_refused(read: Any):
         read(model)
 
 
-# ---- Graphs --------------------------------------------------------------------------------------------
+# ---- Graphs -----------------------------------------------------------------------------------
 
 
 def test_other_operators_are_refused_by_name():
@@ -320,7 +319,7 @@ def test_results_that_would_fill_memory_are_refused():
     """Doubling with Concat, and a state of 2^60 elements."""
     model = lstm()
     names = ["x", *(f"x{k}" for k in range(60))]
-    for source, target in zip(names, names[1:], strict=False):
+    for source, target in itertools.pairwise(names):
         model.graph.node.append(helper.make_node("Concat", [source, source], [target], axis=1))
     model.graph.output.append(helper.make_tensor_value_info("x59", TensorProto.FLOAT, None))
     # checked before any of them is as large as that
@@ -376,7 +375,7 @@ def test_rearrangements_that_cannot_be_are_refused(
         fo.load(model).run({"x": np.ones((5, 2, 3), np.float32)})
 
 
-# ---- Files ---------------------------------------------------------------------------------------------
+# ---- Files ------------------------------------------------------------------------------------
 
 
 @READ
@@ -437,115 +436,6 @@ def test_local_functions_are_refused_with_what_to_do(read: Any):
     model.functions.append(helper.make_function("my", "twist", ["a"], ["b"], [node], imports))
     with refuses(ValueError, "twist", "inline_local_functions"):
         read(model)
-
-
-# ---- Data elsewhere ----------------------------------------------------------------------------------
-
-
-def external(**entries: Any) -> onnx.ModelProto:
-    """The model with the data of W, 192 bytes, in another file."""
-    model = lstm()
-    w = tensor(model, "W_l0")
-    w.ClearField("raw_data")
-    w.data_location = TensorProto.EXTERNAL
-    for key, value in entries.items():
-        w.external_data.add(key=key, value=str(value))
-    return model
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with data, beside a secret, with ways out of it."""
-    (tmp_path / "secret").write_bytes(bytes(192))
-    folder = tmp_path / "folder"
-    (folder / "below").mkdir(parents=True)
-    (folder / "data").write_bytes(struct.pack("<48f", *range(48)) + b"more")
-    (folder / "below" / "data").write_bytes(struct.pack("<48f", *range(48)))
-    (folder / "link").symlink_to(tmp_path / "secret")
-    (folder / "linked").symlink_to(tmp_path)
-    (folder / "inner").symlink_to(folder / "data")
-    os.mkfifo(folder / "pipe")
-    return folder
-
-
-@READ
-@pytest.mark.parametrize(
-    "entries",
-    [
-        {"location": "data"},
-        {"location": "data", "offset": 0, "length": 192, "checksum": "unchecked"},
-        {"location": "data", "offset": 4},
-        {"location": "below/data"},
-        {"location": "./data"},
-        {"location": "inner"},
-    ],
-    ids=str,
-)
-def test_data_inside_the_folder_is_read(read: Any, folder: Path, entries: dict[str, Any]):
-    parts = read(external(**entries), external_data=folder)
-    layer = parts.layer if read is fo.load else parts["lstm_l0"].layer
-    assert layer.weight_ih_l0[0, 0] == (1 if entries.get("offset") else 0)
-
-
-@READ
-@pytest.mark.parametrize(
-    "entries",
-    [
-        {},
-        {"location": ""},
-        {"location": "."},
-        {"location": "none"},
-        {"location": "below"},
-        {"location": "pipe"},
-        {"location": "../secret"},
-        {"location": "below/../../secret"},
-        {"location": "..\\secret"},
-        {"location": "link"},
-        {"location": "linked/secret"},
-        {"location": "/etc/passwd"},
-        {"location": "data\0"},
-        {"location": "data", "offset": 5},
-        {"location": "data", "offset": -1},
-        {"location": "data", "offset": "1e2"},
-        {"location": "data", "offset": 2**63},
-        {"location": "data", "offset": 10**17},
-        {"location": "data", "offset": "9" * 5000},
-        {"location": "data", "length": 191},
-        {"location": "data", "length": 193},
-        {"location": "data", "length": -192},
-        {"location": "data", "unknown": 1},
-    ],
-    ids=lambda e: "-".join(map(str, e.values()))[:40],
-)
-def test_data_outside_the_folder_or_of_wrong_size_is_refused(
-    read: Any, folder: Path, entries: dict[str, Any]
-):
-    with refuses(ValueError, "W_l0"):
-        read(external(**entries), external_data=folder)
-
-
-@READ
-def test_no_folder_no_data(read: Any, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """Not even from where the file or the program is."""
-    monkeypatch.chdir(folder)
-    path = folder / "model.onnx"
-    path.write_bytes(external(location="data").SerializeToString())
-    with refuses(ValueError, "W_l0", "external_data", "data"):
-        read(path)
-    with refuses(ValueError, "external_data", "none"):
-        read(path, external_data=folder / "none")
-    with refuses(TypeError, "external_data"):
-        read(path, external_data=b"folder")
-    with pytest.raises(TypeError):
-        read(path, external_data=3)
-
-
-@READ
-def test_a_key_twice_is_refused(read: Any, folder: Path):
-    model = external(location="data")
-    tensor(model, "W_l0").external_data.add(key="location", value="below/data")
-    with refuses(ValueError, "W_l0", "location"):
-        read(model, external_data=folder)
 
 
 def test_the_package_onnx_is_asked_for(monkeypatch: pytest.MonkeyPatch):

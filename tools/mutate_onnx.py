@@ -53,7 +53,7 @@ class Fault:
         return outputs if self.gives is None else self.gives(case, outputs)
 
 
-# ---- Faults of the importer's own tables and functions --------------------------------------------
+# ---- Faults of the importer's own tables and functions ----------------------------------------
 
 
 def wrong_orders(right: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -147,7 +147,7 @@ IMPORTER = [
 ]
 
 
-# ---- Faults of what is read ------------------------------------------------------------------------
+# ---- Faults of what is read -------------------------------------------------------------------
 
 
 def field(name: str, change: Callable[[Case, np.ndarray], Any]) -> Callable[[Case], Case | None]:
@@ -377,7 +377,7 @@ READ = [
 ]
 
 
-# ---- Faults of what is given back -------------------------------------------------------------------
+# ---- Faults of what is given back -------------------------------------------------------------
 
 
 def of_output(k: int, change: Callable[[Case, np.ndarray], Any]) -> Callable[..., Outputs | None]:
@@ -457,7 +457,7 @@ GIVEN = [
 FAULTS = [*IMPORTER, *READ, *GIVEN]
 
 
-# ---- The gate ----------------------------------------------------------------------------------------
+# ---- The gate ---------------------------------------------------------------------------------
 
 
 def run() -> Iterator[tuple[str, str]]:

@@ -113,7 +113,7 @@ def read_cell(graph: Graph, op: Op) -> tuple[Cell, list[Weights]]:
             f"{op}: expected W and R of FLOAT or DOUBLE and of three dimensions, "
             f"got {w.shape} and {r.shape} of {w.dtype}"
         )
-    hidden = values.get("hidden_size", r.shape[2])
+    hidden: int = values["hidden_size"] if "hidden_size" in values else r.shape[2]
     direction = values.get("direction", b"forward").decode("utf-8", "replace")
     if direction not in ("forward", "reverse", "bidirectional"):
         raise ValueError(f"{op}: direction {direction!r} is not supported")

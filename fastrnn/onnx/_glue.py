@@ -1,4 +1,4 @@
-"""The operators that only rearrange, as NumPy has them; between recurrent nodes there are no others.
+"""Operators that only rearrange, as NumPy has them: all that may stand between recurrent nodes.
 
 Of arithmetic there is what shapes need: integers may be multiplied and cast. Views are returned
 where they can be, so that a file of a few bytes cannot ask for much memory.
@@ -111,10 +111,10 @@ def _concat(call: _Call) -> list[Array]:
 def _split(call: _Call) -> list[Array]:
     x, axis, count = call.array(), call.attribute("axis", 0), len(call.op.outputs)
     size = x.shape[axis]
-    sizes = call.attribute("split") if call.graph.opset < 13 else call.ints(1)
-    if sizes is None:
-        each = -(-size // count)
-        sizes = [each] * (count - 1) + [size - each * (count - 1)]
+    given = call.attribute("split") if call.graph.opset < 13 else call.ints(1)
+    each = -(-size // count)
+    even = [each] * (count - 1) + [size - each * (count - 1)]
+    sizes = even if given is None else list(given)
     if len(sizes) != count or min(sizes) < 0 or sum(sizes) != size:
         raise ValueError(f"{size} cannot be split into {sizes}")
     return np.split(x, np.cumsum(sizes[:-1]).tolist(), axis)
@@ -129,10 +129,15 @@ def _slice(call: _Call) -> list[Array]:
         starts, ends, axes, steps = (call.ints(k) for k in range(1, 5))
     if starts is None or ends is None:
         raise ValueError("starts and ends are missing")
-    axes = range(len(starts)) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps
+    rows = zip(
+        starts,
+        ends,
+        range(len(starts)) if axes is None else axes,
+        [1] * len(starts) if steps is None else steps,
+        strict=True,
+    )
     index = [slice(None)] * x.ndim
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+    for start, end, axis, step in rows:
         index[axis] = slice(start, end, step)
     return [x[tuple(index)]]
 

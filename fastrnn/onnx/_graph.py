@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from .._arrays import Array, describe
@@ -196,7 +196,7 @@ def _op(node: NodeProto) -> Op:
             raise ValueError(f"{op}: attribute {attribute.name!r} refers to that of a function")
         field = _ATTRIBUTES.get(attribute.type)
         # of a type that no node here has: known by name only, refused where it is looked at
-        value = None if field is None else getattr(attribute, field)
+        value: Any = None if field is None else getattr(attribute, field)
         plural = field in ("floats", "ints", "strings")
         attributes[attribute.name] = tuple(value) if plural else value
     return op

@@ -232,7 +232,8 @@ class Model:
             layers are one part.
         layers: the layer of each part.
         layer: the layer, if there is one part and it is not reversed: the whole net as a plain
-            LSTM, GRU or RNN, to be trained, streamed or saved.
+            LSTM, GRU or RNN, to be trained, streamed or saved. An initial state or lengths that
+            the file holds are the model's, not the layer's.
         batch_first: whether x and y of a call have the batch as their first axis.
         inputs, outputs: the names of the graph's, in order.
 
@@ -248,8 +249,7 @@ class Model:
     ) -> None:
         self._graph, self._steps, self._constants = graph, tuple(steps), dict(constants)
         self._chain = chain  # the name of x, and batch_first; None if the parts are not a chain
-        self._part_steps = [step for step in self._steps if isinstance(step, PartStep)]
-        self.parts = tuple(step.part for step in self._part_steps)
+        self.parts = tuple(step.part for step in steps if isinstance(step, PartStep))
         self.layers = tuple(part.layer for part in self.parts)
         self._plans: dict[tuple[bool, bool], list[Step]] = {}
         self.inputs = tuple(graph.inputs)
@@ -288,7 +288,7 @@ class Model:
         Example:
             >>> import fastrnn, fastrnn.onnx
             >>> gru = fastrnn.GRU(3, 8, num_layers=2, seed=0)
-            >>> net = load(fastrnn.onnx.to_model(gru).SerializeToString())
+            >>> net = fastrnn.onnx.load(fastrnn.onnx.to_model(gru))
             >>> x = np.ones((5, 2, 3), np.float32)
             >>> bool(np.all(net(x)[0] == gru(x)[0]))
             True

@@ -117,9 +117,9 @@ class _Found:
         cell, weights = read_cell(graph, op)
         if op.kind == "GRU" and not cell.reset_after and graph.producer == "pytorch":
             warnings.warn(
-                f"{op} comes from PyTorch and has linear_before_reset = 0. PyTorch's GRU is that of "
-                "1; its exporter wrote 0 in some versions (pytorch issue 189225). It is run as the "
-                "file says",
+                f"{op} comes from PyTorch and has linear_before_reset = 0. PyTorch's GRU is that "
+                "of 1, but its exporter wrote 0 in some versions (pytorch issue 189225). The node "
+                "is run as the file says",
                 stacklevel=4,
             )
         return cls(op, Node.of(op), cell, weights)
@@ -176,7 +176,7 @@ def _ordered(graph: Graph, steps: Sequence[Step]) -> list[Step]:
     origin = {name: step for step in steps for name in step.outputs if name}
     order: graphlib.TopologicalSorter[int] = graphlib.TopologicalSorter()
     index = {id(step): k for k, step in enumerate(steps)}
-    todo = [step for step in steps if isinstance(step, PartStep)]
+    todo: list[Step] = [step for step in steps if isinstance(step, PartStep)]
     todo += [origin[name] for name in graph.outputs if name in origin]
     seen: set[int] = set()
     while todo:
@@ -284,20 +284,20 @@ class _Stacks:
             for name, declared in self._graph.inputs.items():
                 if declared.dims is not None:
                     spare = iter(free * len(declared.dims))
-                    shape = [next(spare) if d is None else d for d in declared.dims]
-                    if min(shape, default=0) >= 0:
-                        values[name] = np.broadcast_to(np.float32(0), shape)
+                    dims = [next(spare) if d is None else d for d in declared.dims]
+                    if len(dims) == 3 and all(0 <= d <= _PROBE for d in dims):
+                        values[name] = np.broadcast_to(np.float32(0), dims)
             x = self._evaluate(stack[0].node.x, values)
-            shape = free[:2] if x is None or x.ndim != 3 else x.shape[:2]
-            yield (shape[1], shape[0]) if stack[0].cell.batch_first else (shape[0], shape[1])
+            lead = free[:2] if x is None or x.ndim != 3 else x.shape[:2]
+            yield (lead[1], lead[0]) if stack[0].cell.batch_first else (lead[0], lead[1])
 
     def _side_by_side(self, stack: list[_Found], upper: _Found, sizes: tuple[int, int]) -> bool:
         cell = stack[-1].cell
-        lead = sizes[::-1] if cell.batch_first else sizes
+        lead = (sizes[1], sizes[0]) if cell.batch_first else sizes
         width = cell.directions * cell.hidden_size
         if lead[0] * lead[1] * width > _PROBE:
             return False
-        y = np.arange(lead[0] * lead[1] * width).reshape(*lead, width)
+        y = np.arange(lead[0] * lead[1] * width, dtype=np.float64).reshape(*lead, width)
         view = output_view(y, cell.directions, cell.batch_first)
         x = self._evaluate(upper.node.x, {stack[-1].node.y: view})
         return x is not None and np.array_equal(x, y)

@@ -93,10 +93,8 @@ def to_model(
 
 def _kind(layer: Any) -> str:
     """The operator of a layer, or an error that names what ONNX cannot say of it."""
-    for kind, of in (("LSTM", LSTM), ("GRU", GRU), ("RNN", RNN)):
-        if type(layer) is of:
-            break
-    else:
+    kind = {LSTM: "LSTM", GRU: "GRU", RNN: "RNN"}.get(type(layer))
+    if kind is None:
         name = type(layer).__name__ if isinstance(layer, Layer) else describe(layer)
         raise TypeError(f"layer: expected an LSTM, GRU or RNN, ONNX has no operator for {name}")
     for option in ("proj_size", "cell_clip", "go_backwards"):
@@ -236,11 +234,11 @@ class _Writer:
         if tuple(names) == DEFAULTS[self._kind]:
             return {}
         result: dict[str, Any] = {"activations": names * directions}
-        for position, attribute in ((1, "activation_alpha"), (2, "activation_beta")):
+        for position, attribute in ((0, "activation_alpha"), (1, "activation_beta")):
             values = [
-                _single(f"{attribute} of {f[0]}", f[position], layer.dtype)
-                for f in functions
-                if _ONNX_NAMES[f[0]][1] >= position
+                _single(f"{attribute} of {name}", (alpha, beta)[position], layer.dtype)
+                for name, alpha, beta in functions
+                if _ONNX_NAMES[name][1] > position
             ]
             if values:
                 result[attribute] = values * directions
