@@ -1,6 +1,6 @@
 """What a training step keeps in memory: fastrnn's tape beside PyTorch's saved tensors.
 
-    python bench/train_memory.py [-c lstm|rnn] [I,H,B,T ...]
+    python bench/train_memory.py [-c lstm|gru|rnn] [I,H,B,T ...]
 
 For each engine and shape a new process runs one forward and one backward and prints, in KiB:
 
@@ -68,7 +68,7 @@ def fastrnn_figures(case: Case) -> list[int]:
 
 
 def torch_figures(case: Case) -> list[int]:
-    """Run a step of torch.nn.LSTM or torch.nn.RNN."""
+    """Run a step of the same layer of PyTorch."""
     import torch
 
     net = torch_layer(case, 1)
@@ -117,7 +117,7 @@ def in_a_process(engine: str, case: Case) -> list[int]:
 def main() -> None:
     """Print a table, or as a child the figures of one engine."""
     parser = argparse.ArgumentParser(description="Memory of a training step, in KiB.")
-    parser.add_argument("-c", "--cell", choices=("lstm", "rnn"), default="lstm")
+    parser.add_argument("-c", "--cell", choices=("lstm", "gru", "rnn"), default="lstm")
     parser.add_argument("--engine", choices=ENGINES, help=argparse.SUPPRESS)
     parser.add_argument("shapes", nargs="*", default=["all"], metavar="I,H,B,T")
     arguments = parser.parse_args()

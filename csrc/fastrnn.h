@@ -218,12 +218,13 @@ frnn_status frnn_pack(const frnn_config *net, const frnn_weights *weights, void 
 /* Bytes of the state of `batch` sequences; batch may be 0. */
 frnn_status frnn_state_size(const frnn_config *net, size_t batch, size_t *size);
 
-/* The state before the first step: zeros. */
+/* The state before the first step: zeros. (LEAKY_POTENTIAL keeps h = f(0) too, and needs the
+ * instruction set for that.) */
 frnn_status frnn_state_reset(const frnn_config *net, size_t batch, void *state, size_t state_size);
 
 /* Reads or writes one array of a state: index 0 is h (u for LEAKY_POTENTIAL), index 1 is c.
- * values: contiguous [L * D, batch, H] of the net's dtype. A state must be reset once before
- * its arrays are set. */
+ * values: contiguous [L * D, batch, H] of the net's dtype, h with a projection [L * D, batch, P]. A
+ * state must be reset once before its arrays are set. */
 frnn_status frnn_state_get(const frnn_config *net, size_t batch, const void *state,
                            size_t state_size, size_t index, void *values);
 frnn_status frnn_state_set(const frnn_config *net, size_t batch, void *state, size_t state_size,
@@ -239,7 +240,7 @@ typedef struct frnn_run {
     size_t batch;       /* B >= 0 */
     const void *x;      /* [T, B, I]: x + t * x_step + b * x_row */
     ptrdiff_t x_step, x_row;
-    void *y; /* [T, B, D * H] */
+    void *y; /* [T, B, D * H], with a projection [T, B, D * P] */
     ptrdiff_t y_step, y_row;
     void *state; /* read, then written with the state after the last step */
     size_t state_size;
@@ -253,6 +254,9 @@ typedef struct frnn_run {
     const unsigned char *reset; /* [T, B] or NULL, likewise */
 } frnn_run;
 
+/* Values of h and of one direction's output. */
+#define FRNN_OUTPUT_SIZE(net) ((net)->proj_size > 0 ? (net)->proj_size : (net)->hidden_size)
+
 /* Contiguous time-major x and y. */
 #define FRNN_RUN(net, steps, batch, x, y, state, state_size, scratch, scratch_size)                \
     {sizeof(frnn_run),                                                                             \
@@ -262,8 +266,8 @@ typedef struct frnn_run {
      (ptrdiff_t)((batch) * (net)->input_size),                                                     \
      (ptrdiff_t)(net)->input_size,                                                                 \
      (y),                                                                                          \
-     (ptrdiff_t)((batch) * (net)->num_directions * (net)->hidden_size),                            \
-     (ptrdiff_t)((net)->num_directions * (net)->hidden_size),                                      \
+     (ptrdiff_t)((batch) * (net)->num_directions * FRNN_OUTPUT_SIZE(net)),                         \
+     (ptrdiff_t)((net)->num_directions * FRNN_OUTPUT_SIZE(net)),                                   \
      (state),                                                                                      \
      (state_size),                                                                                 \
      (scratch),                                                                                    \
@@ -363,7 +367,7 @@ typedef struct frnn_back {
     size_t batch;
     const void *x; /* as the forward had it; read for the gradients of parameters */
     ptrdiff_t x_step, x_row;
-    const void *dy; /* [T, B, D * H], or NULL for zeros */
+    const void *dy; /* as y, or NULL for zeros */
     ptrdiff_t dy_step, dy_row;
     size_t dy_begin; /* before this step dy is taken as zero, and not read */
     void *dx;        /* [T, B, I], or NULL if not wanted; must not overlap x or dy */
@@ -393,8 +397,8 @@ typedef struct frnn_back {
      (ptrdiff_t)((batch) * (net)->input_size),                                                     \
      (ptrdiff_t)(net)->input_size,                                                                 \
      (dy),                                                                                         \
-     (ptrdiff_t)((batch) * (net)->num_directions * (net)->hidden_size),                            \
-     (ptrdiff_t)((net)->num_directions * (net)->hidden_size),                                      \
+     (ptrdiff_t)((batch) * (net)->num_directions * FRNN_OUTPUT_SIZE(net)),                         \
+     (ptrdiff_t)((net)->num_directions * FRNN_OUTPUT_SIZE(net)),                                   \
      0,                                                                                            \
      (dx),                                                                                         \
      (ptrdiff_t)((batch) * (net)->input_size),                                                     \

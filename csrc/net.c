@@ -69,11 +69,16 @@ static int is_gru(const frnn_config *net) {
     return net->cell == FRNN_CELL_GRU || net->cell == FRNN_CELL_GRU_RESET_BEFORE;
 }
 
+/* A limit is 0, or a positive number of the net's dtype. */
+static int limit_legal(const frnn_config *net, double limit) {
+    return limit >= 0 && finite(limit) && (net->dtype == FRNN_F64 || finite((float)limit));
+}
+
 /* Whether every option is one that the cell has. */
 static int options_legal(const frnn_config *net, const frnn_cell_info *cell) {
     if (!function_legal(&net->activation) || !function_legal(&net->gate_activation) ||
-        !function_legal(&net->output_activation) || !(net->clip >= 0) || !finite(net->clip) ||
-        !(net->cell_clip >= 0) || !finite(net->cell_clip))
+        !function_legal(&net->output_activation) || !limit_legal(net, net->clip) ||
+        !limit_legal(net, net->cell_clip) || (net->peephole != 0 && net->peephole != 1))
         return 0;
     if (cell->gates == 0 && net->activation.kind != FRNN_TANH)
         return 0;
@@ -222,7 +227,7 @@ int frnn_layout(const frnn_config *net, size_t steps, size_t batch, size_t index
     if (net->hidden_size > SIZE_MAX / 64 || net->proj_size > SIZE_MAX / 64)
         return 0;
     /* All parts of layer 0 have one size, all others another. */
-    for (size_t layer = 0; layer < (rest > 0 ? 2 : 1); layer++) {
+    for (size_t layer = 0; index > 0 && layer < (rest > 0 ? 2 : 1); layer++) {
         size_t size = 0, other_size = 0;
         if (!append(net, steps, batch, layer, part, &size, &other_size) ||
             !advance(end, layer == 0 ? first : rest, size) ||

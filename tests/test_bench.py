@@ -236,6 +236,32 @@ def test_table(cell: str, mode: str) -> None:
         assert f"geometric mean {ratio:.2f}, worst {ratio:.2f}" in text
 
 
+def test_summary_names_the_libraries_and_pytorch_alone() -> None:
+    shown = example("gru", [FASTRNN, "numpy", "torch", "onnxruntime"])  # each slower than the last
+    text = report.table(shown)
+    first = shapes.SHAPES[0]
+    for peer in ("the fastest of torch, onnxruntime", "torch"):
+        line = f"ratio to {peer}: geometric mean 3.00, worst 3.00 at {first}"
+        assert text.count(line + "\n  batch 1, H <= 64: geometric mean 3.00") == 1
+    assert {m.where for m in shown.margins()} == {"all", "batch 1, H <= 64", "batch 1, H <= 128"}
+    assert [m.peer for m in example("gru", [FASTRNN, "torch"]).margins()] == ["torch"] * 3
+    assert example("gru", [FASTRNN, "numpy"]).margins() == []
+
+
+def test_worst_of_the_small_shapes_is_one_of_them() -> None:
+    small, large = shapes.Shape(1, 64, 1, 9), shapes.Shape(1, 65, 1, 9)
+    results = [
+        report.Result(Case("gru", shape), {FASTRNN: [1.0], "torch": [ratio]}, {FASTRNN: 0.0})
+        for shape, ratio in ((small, 4.0), (large, 2.0))
+    ]
+    shown = replace(example("gru", [FASTRNN]), results=results)
+    assert {m.where: (m.worst, m.worst_shape) for m in shown.margins()} == {
+        "all": (2.0, large),
+        "batch 1, H <= 64": (4.0, small),
+        "batch 1, H <= 128": (2.0, large),
+    }
+
+
 def test_fastrnn_itself_is_not_its_best_peer() -> None:
     shown = example("lstm", [FASTRNN, FASTRNN_TORCH, "torch"], TRAIN)
     assert shown.results[0].best_peer == "torch"
@@ -334,7 +360,7 @@ def test_failing_worker() -> None:
         with pytest.raises(WorkerError, match="numpy: AssertionError"):
             worker.round(0.001)
         with pytest.raises(WorkerError, match="numpy: KeyError"):
-            worker.load(Case("gru", TINY))
+            worker.load(Case("mystery", TINY))
         assert worker.load(Case("rnn", TINY))["y"].shape == (7, 3, 17)
         worker._process.kill()
         with pytest.raises(WorkerError, match="numpy: its process ended"):

@@ -96,12 +96,13 @@ INLINE void tile(const int rows, const int panels, const int gates, const produc
     UNROLL for (int r = 0; r < rows; r++) {
         UNROLL for (int v = 0; v < width; v++) {
             const int panel = v / VECTORS, last = panels >= gates && panel % gates == gates - 1;
-            const ptrdiff_t at = r * p->out_row +
-                                 (ptrdiff_t)((size_t)(panel / gates) * p->out_block) +
-                                 panel % gates * FRNN_BLOCK +
-                                 (last ? (ptrdiff_t)p->last_shift : 0) + v % VECTORS * VL;
+            ptrdiff_t at = r * p->out_row + v * VL;
+            if (gates < 4) /* blocks may have a slot more than that */
+                at = r * p->out_row + (ptrdiff_t)((size_t)(panel / gates) * p->out_block) +
+                     panel % gates * FRNN_BLOCK + v % VECTORS * VL +
+                     (gates == 3 && last ? (ptrdiff_t)p->last_shift : 0);
             vreal value = sum[r][v];
-            if (p->add != NULL && !(last && p->apart))
+            if (p->add != NULL && !(gates < 4 && last && p->apart))
                 value = vadd(vload(p->add + at), value);
             vstore(p->out + at, value);
         }
@@ -198,21 +199,32 @@ INLINE size_t group_panels(const int gates, size_t rows, size_t panels) {
     return widest < (size_t)gates ? (size_t)gates : widest;
 }
 
-/* Tiles of `height` rows over all panels of a group. A tile within a block is told where it lies by
- * its base, and what the last gate has of its own. */
+/* Moves a product behind panels of the group: whole blocks, or some of the panels of its only one,
+ * of which the last gate may lie farther. */
+INLINE void product_advance(const int gates, product *p, size_t panel, size_t width) {
+    const size_t part = width < (size_t)gates, blocks = part ? 0 : width / (size_t)gates;
+    size_t out = part ? width * FRNN_BLOCK : blocks * p->out_block;
+    if (gates == 3 && part && panel + 2 == (size_t)gates)
+        out += p->last_shift;
+    p->w += part ? width * FRNN_BLOCK : blocks * p->w_block;
+    p->init += width * FRNN_BLOCK;
+    p->out += out;
+    if (p->add != NULL)
+        p->add += out;
+}
+
+/* Tiles of `height` rows over all panels of a group; p is used up. */
 INLINE void product_rows(const int gates, product *p, size_t height, size_t panels) {
-    const product whole = {.w = p->w, .init = p->init, .add = p->add, .out = p->out};
     for (size_t panel = 0; panel < panels;) {
         const size_t width = tile_panels(gates, height, panels - panel);
-        const size_t block = panel / (size_t)gates, gate = panel % (size_t)gates;
-        const int last = width < (size_t)gates && gate + width == (size_t)gates;
-        const size_t at = block * p->out_block + gate * FRNN_BLOCK + (last ? p->last_shift : 0);
-        p->w = whole.w + block * p->w_block + gate * FRNN_BLOCK;
-        p->init = whole.init + panel * FRNN_BLOCK;
-        p->out = whole.out + at;
-        if (whole.add != NULL)
-            p->add = last && p->apart ? NULL : whole.add + at;
-        tile_call(gates, height, width, p);
+        if (gates == 3 && width == 1 && panel + 1 == (size_t)gates && p->apart) {
+            product last = *p;
+            last.add = NULL;
+            tile_call(gates, height, width, &last);
+        } else {
+            tile_call(gates, height, width, p);
+        }
+        product_advance(gates, p, panel, width);
         panel += width;
     }
 }
@@ -220,14 +232,13 @@ INLINE void product_rows(const int gates, product *p, size_t height, size_t pane
 /* One group of panels of a product: pieces of k, so that the weights come from L1 for all rows but
  * the first few; in a piece, tiles of rows of equal height. The tiles of one piece fetch the
  * weights of the next. `partial` ([rows][FRNN_PARTIAL]) takes the sums between pieces; it is not
- * touched when one tile holds all rows. */
-INLINE void product_group(const int gates, const product *whole, size_t panels, real *partial) {
+ * touched when one tile holds all rows. `whole` is used up. */
+INLINE void product_group(const int gates, product *whole, size_t panels, real *partial) {
     const size_t rows = whole->rows, tiles = (rows - 1) / TILE_ROWS + 1;
     if (tiles == 1) {
-        product p = *whole;
-        p.ahead = (const char *)p.w;
-        p.ahead_step = 0;
-        product_rows(gates, &p, rows, panels);
+        whole->ahead = (const char *)whole->w;
+        whole->ahead_step = 0;
+        product_rows(gates, whole, rows, panels);
         return;
     }
     const size_t row_bytes = panels * FRNN_BLOCK * sizeof(real);
@@ -290,7 +301,8 @@ INLINE void project_gates(const int gates, const frnn_project *s) {
     };
     for (size_t panel = 0; panel < panels;) {
         const size_t width = group_panels(gates, s->rows, panels - panel);
-        product_group(gates, &p, width, s->partial);
+        product group = p;
+        product_group(gates, &group, width, s->partial);
         panel += width;
         p.w += width / (size_t)gates * p.w_block;
         p.init += width * FRNN_BLOCK;
@@ -323,7 +335,7 @@ INLINE void recur_group(const int gates, const int slots, const int first, const
     const size_t out_block = (size_t)slots * FRNN_BLOCK;
     real *out = (real *)s->gates + s->row_begin * s->gates_row + block * out_block +
                 (size_t)first * FRNN_BLOCK;
-    const product p = {
+    product p = {
         .rows = s->row_end - s->row_begin,
         .a = (const real *)a + s->row_begin * a_row,
         .a_row = (ptrdiff_t)a_row,

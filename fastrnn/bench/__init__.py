@@ -1,6 +1,7 @@
 """``fastrnn bench``: fastrnn beside NumPy and the installed peers, against the machine's limit.
 
-What is measured is a forward, or (``--mode train``) a forward and the gradients of everything.
+What is measured is a forward, or (``--mode train``) a forward and the gradients of everything, or
+(``--mode options``) what the options of the LSTM and the gated leak cost: see `options.py`.
 Every engine runs in a process of its own. For each shape all get the same weights and input, what
 they compute is compared, then they are timed in interleaved rounds: A B C A B C ... Noise that
 lasts longer than a round hits all of them, so ratios are taken inside a round and their median
@@ -18,19 +19,21 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
+from . import options_report
 from . import report as _report
 from .cases import CELLS, FORWARD, MODES, Case
 from .engines import COPY, ENGINES, FASTRNN, case_of, choices
 from .limits import Limits
 from .progress import progress
-from .reference import difference, reference
+from .reference import TOLERANCE, difference, reference
 from .report import Report, Result
 from .shapes import SHAPES, Shape, parse
 from .worker import Worker, WorkerError
 
-__all__ = ["SHAPES", "Shape", "add_arguments", "main", "measure"]
+__all__ = ["SHAPES", "TOLERANCE", "Shape", "add_arguments", "main", "measure"]
 
-TOLERANCE = 1e-4
+# The third mode of the command line, which has no cells or peers to choose.
+OPTIONS = "options"
 
 _ROUNDS, _MIN_TIME = 11, 0.03
 _QUICK_ROUNDS, _QUICK_MIN_TIME = 3, 0.005
@@ -46,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cell", choices=CELLS, default="lstm")
     parser.add_argument(
         "--mode",
-        choices=MODES,
+        choices=(*MODES, OPTIONS),
         default=FORWARD,
-        help="train: forward and backward, gradients of x, state and parameters "
-        f"(default: {FORWARD})",
+        help="train: forward and backward, gradients of x, state and parameters; options: those of "
+        f"the LSTM beside the plain one, and the gated leak beside a copy (default: {FORWARD})",
     )
     parser.add_argument(
         "--shapes",
@@ -86,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
     """
     try:
         shapes = parse(args.shapes, args.cell)
-        peers = _select_peers(args.peers, args.mode, args.cell)
+        peers = [] if args.mode == OPTIONS else _select_peers(args.peers, args.mode, args.cell)
         rounds, min_time = (_QUICK_ROUNDS, _QUICK_MIN_TIME) if args.quick else (_ROUNDS, _MIN_TIME)
         rounds = rounds if args.rounds is None else args.rounds
         min_time = min_time if args.min_time is None else args.min_time
@@ -94,6 +97,8 @@ def main(args: argparse.Namespace) -> int:
     except ValueError as error:
         return _fail(str(error), 2)
     try:
+        if args.mode == OPTIONS:
+            return _main_options(args, shapes, rounds, min_time)
         report, interrupted = measure(
             args.cell, shapes, peers, args.threads, rounds, min_time, args.mode
         )
@@ -107,6 +112,18 @@ def main(args: argparse.Namespace) -> int:
     if args.plot is not None:
         _report.plot(report, args.plot)
     return _fail("interrupted: not all shapes were measured", 130) if interrupted else 0
+
+
+def _main_options(
+    args: argparse.Namespace, shapes: Sequence[Shape], rounds: int, min_time: float
+) -> int:
+    report = options_report.measure_options(shapes, args.threads, rounds, min_time)
+    if not report.results:
+        return _fail("interrupted", 130)
+    print(options_report.text(report))
+    if args.json is not None:
+        options_report.write_json(report, args.json)
+    return _fail("interrupted: not everything was measured", 130) if report.interrupted else 0
 
 
 def measure(
@@ -195,6 +212,13 @@ def _select_peers(text: str | None, mode: str, cell: str) -> list[str]:
 
 def _check(args: argparse.Namespace, rounds: int, min_time: float) -> None:
     """Raise ValueError now for what would fail after minutes of measuring."""
+    if args.mode == OPTIONS:
+        if args.cell != "lstm":
+            raise ValueError(f"cell: expected lstm in mode options; got {args.cell}")
+        for name in ("peers", "plot"):
+            given = getattr(args, name)
+            if given is not None:
+                raise ValueError(f"{name}: expected none in mode options; got {given}")
     if args.threads < 1:
         raise ValueError(f"threads: expected at least 1; got {args.threads}")
     if rounds < 1:

@@ -11,8 +11,8 @@ from .shapes import Shape
 # What one call is: a forward, or a forward and the gradients of everything that went into it.
 FORWARD, TRAIN = MODES = ("forward", "train")
 
-CELLS = ("lstm", "rnn", "leaky_rnn", "leaky")
-GATES = {"lstm": 4, "rnn": 1, "leaky_rnn": 1, "leaky": 0}
+CELLS = ("lstm", "gru", "rnn", "leaky_rnn", "leaky")
+GATES = {"lstm": 4, "gru": 3, "rnn": 1, "leaky_rnn": 1, "leaky": 0}
 ALPHA = 0.9
 
 # Below this many channels, Leaky is measured with the time axis split over the vector lanes.
@@ -21,7 +21,7 @@ FEW_CHANNELS = 16
 
 @dataclass(frozen=True)
 class Case:
-    """One layer, one direction, float32; rnn and leaky_rnn with tanh.
+    """One layer, one direction, float32; rnn and leaky_rnn with tanh, gru as PyTorch has it.
 
     A forward begins at a state of zeros, a training step at `state`.
     """

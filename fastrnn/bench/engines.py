@@ -51,7 +51,7 @@ def prepare_copy(case: Case, threads: int) -> peers.Call:
     return lambda: np.copyto(target, source)
 
 
-_PRODUCT = ("lstm", "rnn", "leaky_rnn")
+_PRODUCT = ("lstm", "gru", "rnn", "leaky_rnn")
 _ALL = (*_PRODUCT, "leaky")
 
 FASTRNN = "fastrnn"
@@ -79,6 +79,9 @@ ENGINES = {
     ),
     "lfilter": Engine(("scipy",), {FORWARD: Job(peers.prepare_lfilter, ("leaky",))}),
 }
+
+# Those that are libraries with recurrent layers of their own.
+LIBRARIES = ("torch", "onnxruntime", "openvino")
 
 # Those that have leaky layers, or equations instead of layers; the others run a plain RNN.
 LEAKY_ENGINES = (FASTRNN, FASTRNN_TORCH, "numpy", "jax")

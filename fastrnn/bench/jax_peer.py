@@ -26,6 +26,14 @@ def net(cell: str) -> Callable[..., Any]:
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
         return h, c
 
+    def gru(z: Any, state: Any, p: Any) -> Any:
+        (h,) = state
+        r_in, u_in, n_in = jnp.split(z, 3, axis=-1)
+        r_h, u_h, n_h = jnp.split(h @ p["weight_hh_l0"].T + p["bias_hh_l0"], 3, axis=-1)
+        r, u = jax.nn.sigmoid(r_in + r_h), jax.nn.sigmoid(u_in + u_h)
+        n = jnp.tanh(n_in + r * n_h)
+        return (n + u * (h - n),)
+
     def rnn(z: Any, state: Any, p: Any) -> Any:
         (h,) = state
         return (jnp.tanh(z + h @ p["weight_hh_l0"].T),)
@@ -35,14 +43,16 @@ def net(cell: str) -> Callable[..., Any]:
         (f,) = rnn(z, state, p)
         return (p["alpha_l0"] * h + (1 - p["alpha_l0"]) * f,)
 
-    cell_step = {"lstm": lstm, "rnn": rnn, "leaky_rnn": leaky_rnn}[cell]
+    cell_step = {"lstm": lstm, "gru": gru, "rnn": rnn, "leaky_rnn": leaky_rnn}[cell]
 
     def run(p: Any, x: Any, state: Any) -> Any:
         def step(state: Any, z: Any) -> Any:
             state = cell_step(z, state, p)
             return state, state[0]
 
-        projected = x @ p["weight_ih_l0"].T + p["bias_ih_l0"] + p["bias_hh_l0"]
+        projected = x @ p["weight_ih_l0"].T + p["bias_ih_l0"]
+        if cell != "gru":  # its n needs the other bias in the step
+            projected += p["bias_hh_l0"]
         return jax.lax.scan(step, tuple(a[0] for a in state), projected)[1]
 
     return run

@@ -35,7 +35,7 @@ _PRIVATE = ("L1", "L2")  # each thread has one of its own and needs only its sli
 _MAX_BUFFER = 256 << 20
 
 # Point-wise functions of one step in units of one dependent multiply-add: an exponential and a
-# division in a row, and the store and broadcast of h. LSTM has two such pairs.
+# division in a row, and the store and broadcast of h. LSTM and GRU have two such pairs.
 _FUNCTION_CHAIN = 17
 _EXCHANGE_CHAIN = 3
 
@@ -115,7 +115,7 @@ class Limits:
         forward_flops = replace(case, mode=FORWARD).flops
         arithmetic = forward_flops / case.shape.steps / self.flops
         reading = case.recurrent_bytes / self.bandwidth[self.level(case.recurrent_bytes)]
-        functions = 2 if case.cell == "lstm" else 1
+        functions = 2 if case.cell in ("lstm", "gru") else 1
         links = case.shape.hidden_size + _EXCHANGE_CHAIN
         step = max(arithmetic, reading, (links + _FUNCTION_CHAIN * functions) * self.chain)
         if case.mode == TRAIN:

@@ -27,7 +27,12 @@ def fastrnn_layer(case: Case, threads: int) -> Any:
     i, h, _, _ = case.shape
     if case.cell == "leaky":
         return fastrnn.Leaky(h, alpha=ALPHA, parallel=case.parallel)
-    make = {"lstm": fastrnn.LSTM, "rnn": fastrnn.RNN, "leaky_rnn": fastrnn.LeakyRNN}
+    make = {
+        "lstm": fastrnn.LSTM,
+        "gru": fastrnn.GRU,
+        "rnn": fastrnn.RNN,
+        "leaky_rnn": fastrnn.LeakyRNN,
+    }
     layer: Any = make[case.cell](i, h)
     layer.load_state_dict(case.parameters())
     return layer
@@ -53,13 +58,14 @@ def prepare_numpy(case: Case, threads: int) -> Call:
 
 
 def torch_layer(case: Case, threads: int) -> Any:
-    """Return torch.nn.LSTM or torch.nn.RNN with the weights of a case."""
+    """Return torch.nn.LSTM, torch.nn.GRU or torch.nn.RNN with the weights of a case."""
     import torch
 
     torch.set_num_threads(threads)
     case = case.plain()
     i, h, _, _ = case.shape
-    layer = {"lstm": torch.nn.LSTM, "rnn": torch.nn.RNN}[case.cell](i, h)
+    make = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
+    layer = make[case.cell](i, h)
     layer.load_state_dict({n: torch.from_numpy(a) for n, a in case.parameters().items()})
     return layer
 
@@ -87,8 +93,10 @@ def onnx_model(case: Case, stateful: bool = False) -> bytes:
 
     case = case.plain()
     i, h, b, t = case.shape
-    operator = {"lstm": "LSTM", "rnn": "RNN"}[case.cell]
-    order = {"lstm": [0, 3, 1, 2], "rnn": [0]}[case.cell]  # PyTorch's i f g o -> ONNX's i o f c
+    # PyTorch's i f g o -> ONNX's i o f c, r z n -> z r h.
+    order = {"lstm": [0, 3, 1, 2], "gru": [1, 0, 2], "rnn": [0]}[case.cell]
+    # PyTorch's GRU applies r to the finished product; ONNX calls that linear_before_reset.
+    attributes = {"linear_before_reset": 1} if case.cell == "gru" else {}
 
     def reorder(array: np.ndarray) -> np.ndarray:
         return np.concatenate([array.reshape(len(order), h, -1)[gate] for gate in order])
@@ -107,10 +115,11 @@ def onnx_model(case: Case, stateful: bool = False) -> bytes:
     before = [value(f"{s}_in", [1, b, h]) for s in states] if stateful else []
     after = [value(f"{s}_out", [1, b, h]) for s in states] if stateful else []
     node = helper.make_node(
-        operator,
+        case.cell.upper(),
         ["x", "w", "r", "b", *(["", *(v.name for v in before)] if stateful else [])],
         ["y", *(v.name for v in after)],
         hidden_size=h,
+        **attributes,
     )
     graph = helper.make_graph(
         [node],

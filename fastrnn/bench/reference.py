@@ -13,14 +13,19 @@ import numpy as np
 
 from .. import _numpy_rnn
 from .cases import FORWARD, Case
+from .numpy_gru import numpy_gru
 
 Arrays = dict[str, np.ndarray]
+
+# How far an array may be off, relative to its largest value, for its time to be reported.
+TOLERANCE = 1e-4
 
 
 def numpy_forward(case: Case) -> _numpy_rnn.Forward:
     """Return the good NumPy implementation of a case with a product."""
     make = {
         "lstm": _numpy_rnn.numpy_lstm,
+        "gru": numpy_gru,
         "rnn": _numpy_rnn.numpy_rnn,
         "leaky_rnn": _numpy_rnn.numpy_leaky_rnn,
     }[case.cell]
@@ -77,7 +82,11 @@ def _recurrent(
     w, u = p["weight_ih_l0"], p["weight_hh_l0"]
     z = x @ w.T + p["bias_ih_l0"] + p["bias_hh_l0"]
     found: Arrays = {}
-    if cell == "lstm":
+    du = None  # the gradient of U h + b_hh where it is not that of z
+    if cell == "gru":
+        start = state[0][0]
+        y, dz, du, found["dh0"] = _gru_loops(z - p["bias_hh_l0"], u, p["bias_hh_l0"], start, dy)
+    elif cell == "lstm":
         y, dz, found["dh0"], found["dc0"] = _lstm_loops(z, u, state[0][0], state[1][0], dy)
     else:
         alpha = p.get("alpha_l0", np.zeros(u.shape[1]))  # with zeros it is a plain RNN
@@ -85,14 +94,14 @@ def _recurrent(
         if "alpha_l0" in p:
             found["dalpha_l0"] = dalpha
     before = np.concatenate([state[0], y[:-1]])
-    dbias = dz.sum((0, 1))
+    du = dz if du is None else du
     return found | {
         "y": y,
         "dx": dz @ w,
         "dweight_ih_l0": np.tensordot(dz, x, ((0, 1), (0, 1))),
-        "dweight_hh_l0": np.tensordot(dz, before, ((0, 1), (0, 1))),
-        "dbias_ih_l0": dbias,
-        "dbias_hh_l0": dbias,
+        "dweight_hh_l0": np.tensordot(du, before, ((0, 1), (0, 1))),
+        "dbias_ih_l0": dz.sum((0, 1)),
+        "dbias_hh_l0": du.sum((0, 1)),
     }
 
 
@@ -124,6 +133,36 @@ def _lstm_loops(
         dz[t] = np.concatenate(parts, axis=-1)
         dh, dc = dz[t] @ u, dc * f
     return y, dz, dh[None], dc[None]
+
+
+def _gru_loops(
+    z: np.ndarray, u: np.ndarray, b_hh: np.ndarray, h: np.ndarray, dy: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Return y, dz and du [T, B, 3H] and the gradient of h, given z = Wx + b_ih.
+
+    du is the gradient of Uh + b_hh, of which r scales the part of n.
+    """
+    y, gates, products, before = np.empty_like(dy), np.empty_like(z), [], []
+    for t, z_t in enumerate(z):
+        before.append(h)
+        z_r, z_u, z_n = np.split(z_t, 3, axis=-1)
+        u_r, u_u, u_n = np.split(h @ u.T + b_hh, 3, axis=-1)
+        r, keep = (0.5 + 0.5 * np.tanh(0.5 * v) for v in (z_r + u_r, z_u + u_u))
+        products.append(u_n)
+        n = np.tanh(z_n + r * u_n)
+        y[t] = h = (1 - keep) * n + keep * h
+        gates[t] = np.concatenate([r, keep, n], axis=-1)
+    dz, du, dh = np.empty_like(z), np.empty_like(z), 0.0 * h
+    for t in reversed(range(len(z))):
+        r, keep, n = np.split(gates[t], 3, axis=-1)
+        dh = dh + dy[t]
+        dn = dh * (1 - keep) * (1 - n**2)
+        dr = dn * products[t] * r * (1 - r)
+        dkeep = dh * (before[t] - n) * keep * (1 - keep)
+        dz[t] = np.concatenate([dr, dkeep, dn], axis=-1)
+        du[t] = np.concatenate([dr, dkeep, dn * r], axis=-1)
+        dh = dh * keep + du[t] @ u
+    return y, dz, du, dh[None]
 
 
 def _leaky_rnn_loops(

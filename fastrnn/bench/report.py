@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
 from .cases import FORWARD, TRAIN, Case
-from .engines import COPY, FASTRNN, FASTRNN_TORCH, LEAKY_ENGINES
+from .engines import COPY, FASTRNN, FASTRNN_TORCH, LEAKY_ENGINES, LIBRARIES
 from .limits import Limits
+from .shapes import Shape
 
 _TITLES = {FORWARD: "forward", TRAIN: "forward + backward"}
+
+# Where the cost of a call and of a step weighs most.
+_SMALL = (64, 128)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,29 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Margin:
+    """By how much fastrnn is faster than somebody on some shapes."""
+
+    peer: str
+    where: str
+    mean: float
+    worst: float
+    worst_shape: Shape
+
+    @classmethod
+    def of(cls, peer: str, where: str, ratios: dict[Shape, float]) -> Margin:
+        """Return the geometric mean and the worst."""
+        shape = min(ratios, key=ratios.__getitem__)
+        return cls(peer, where, geometric_mean(ratios.values()), ratios[shape], shape)
+
+    def __str__(self) -> str:
+        which = f"ratio to {self.peer}" if self.where == "all" else f"  {self.where}"
+        return f"{which}: geometric mean {self.mean:.2f}, worst {self.worst:.2f} at " + str(
+            self.worst_shape
+        )
+
+
+@dataclass(frozen=True)
 class Report:
     """A whole run."""
 
@@ -76,6 +103,25 @@ class Report:
         """Return the ratio to the best peer of each result that has one."""
         return [r.ratio(r.best_peer) for r in self.results if r.best_peer is not None]
 
+    def against(self, peers: Sequence[str]) -> list[Margin]:
+        """Return fastrnn's ratio to the fastest of some peers, over all shapes and small ones."""
+        names = [p for p in peers if self.results and p in self.results[0].seconds]
+        if not names:
+            return []
+        whom = names[0] if len(names) == 1 else "the fastest of " + ", ".join(names)
+        ratios = {r.case.shape: r.ratio(min(names, key=r.median)) for r in self.results}
+        parts = {"all": ratios}
+        for size in _SMALL:
+            parts[f"batch 1, H <= {size}"] = {
+                s: v for s, v in ratios.items() if s.batch == 1 and s.hidden_size <= size
+            }
+        return [Margin.of(whom, where, part) for where, part in parts.items() if part]
+
+    def margins(self) -> list[Margin]:
+        """Return `against` for the libraries together, and for PyTorch alone."""
+        together, torch = self.against(LIBRARIES), self.against(LIBRARIES[:1])
+        return together + [m for m in torch if m not in together]
+
     def peer_means(self) -> dict[str, float]:
         """Return peer -> geometric mean of fastrnn's ratio to it."""
         peers = self.results[0].peers if self.results else []
@@ -90,18 +136,23 @@ def table(report: Report) -> str:
     engines = list(report.results[0].seconds) if report.results else [FASTRNN]
     head = ["I,H,B,T", *engines, "best peer", "ratio", "GFLOP/s", "of limit"]
     rows = [[*_row(report, result, engines)] for result in report.results]
-    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
-    lines = [*_preamble(report), ""]
-    for row in [head, *rows]:
+    return "\n".join([*_preamble(report), "", *aligned([head, *rows]), "", *_summary(report)])
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Return rows as lines with columns below one another: the first to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
         first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join([row[0].ljust(len(first)), *others]))
-    return "\n".join([*lines, "", *_summary(report)])
+    return lines
 
 
 def _row(report: Report, result: Result, engines: list[str]) -> Iterable[str]:
     yield str(result.case.shape)
     for engine in engines:
-        yield _microseconds(result.median(engine))
+        yield microseconds(result.median(engine))
     peer = result.best_peer
     yield peer or "-"
     yield f"{result.ratio(peer):.2f}" if peer else "-"
@@ -110,7 +161,8 @@ def _row(report: Report, result: Result, engines: list[str]) -> Iterable[str]:
     yield f"{report.limit(result):.0%}"
 
 
-def _microseconds(seconds: float) -> str:
+def microseconds(seconds: float) -> str:
+    """Return a time in microseconds with a few digits."""
     value = seconds * 1e6
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
@@ -118,10 +170,9 @@ def _microseconds(seconds: float) -> str:
 def _preamble(report: Report) -> Iterable[str]:
     yield (
         f"fastrnn {report.versions[FASTRNN]} ({report.isa}), {_title(report)}, float32, "
-        f"{_threads(report)}, {report.date}"
+        f"{threads_text(report.threads)}, {report.date}"
     )
-    machine_now = machine()
-    yield f"{machine_now['cpu']}, {machine_now['cpus']} CPUs, {machine_now['system']}"
+    yield machine_text()
     yield ", ".join(f"{name} {v}" for name, v in report.versions.items() if name != FASTRNN)
     if report.limits is not None:
         rates = ", ".join(f"{k} {v / 1e9:.0f}" for k, v in report.limits.bandwidth.items())
@@ -142,8 +193,9 @@ def _title(report: Report) -> str:
     return f"{report.cell} {_TITLES[report.mode]}"
 
 
-def _threads(report: Report) -> str:
-    return "1 thread" if report.threads == 1 else f"{report.threads} threads"
+def threads_text(threads: int) -> str:
+    """Return a number of threads in words."""
+    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def _summary(report: Report) -> Iterable[str]:
@@ -153,6 +205,7 @@ def _summary(report: Report) -> Iterable[str]:
         yield f"ratio to the best peer: geometric mean {mean:.2f}, worst {worst:.2f}"
         means = ", ".join(f"{peer} {mean:.2f}" for peer, mean in report.peer_means().items())
         yield f"ratio to each peer: geometric mean {means}"
+    yield from map(str, report.margins())
     if not report.results:
         return
     if FASTRNN_TORCH in report.results[0].seconds:
@@ -185,6 +238,11 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "cpus": os.cpu_count(), "system": system}
 
 
+def machine_text() -> str:
+    """Return `machine` as a line."""
+    return "{cpu}, {cpus} CPUs, {system}".format(**machine())
+
+
 def write_json(report: Report, path: Path) -> None:
     """Write everything that was measured, and what the table derives from it."""
     ratios = report.ratios()
@@ -205,6 +263,7 @@ def write_json(report: Report, path: Path) -> None:
             "geometric_mean_ratio": geometric_mean(ratios) if ratios else None,
             "worst_ratio": min(ratios, default=None),
             "peers": report.peer_means(),
+            "margins": [asdict(margin) for margin in report.margins()],
         },
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
@@ -243,7 +302,7 @@ def plot(report: Report, path: Path) -> None:
     axes.set_yticks(lines, [str(r.case.shape) for r in results])
     axes.set_xlabel("GFLOP/s")
     axes.set_ylabel("I,H,B,T")
-    axes.set_title(f"{_title(report)}, {_threads(report)}, {report.isa}, {report.date}")
+    axes.set_title(f"{_title(report)}, {threads_text(report.threads)}, {report.isa}, {report.date}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=120)

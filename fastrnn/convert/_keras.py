@@ -31,14 +31,13 @@ from ._parts import (
     check_exportable,
     count_gates,
     in_one_dtype,
-    inverse,
     one_bias,
     parts_at,
     reordered,
     with_one_bias,
 )
 
-# fastrnn's gates, by their places in Keras.
+# fastrnn's gates, by their places in Keras; each order leads back, too.
 ORDERS = {4: (0, 1, 2, 3), 3: (1, 0, 2), 1: (0,)}
 
 # Keras' names of activations.
@@ -315,7 +314,7 @@ def to_keras(layer: LSTM | GRU | RNN, index: int = 0) -> list[Array]:
         )
     arrays = []
     for part in parts_at(layer, index):
-        back = inverse(ORDERS[layer._gates])
+        back = ORDERS[layer._gates]
         arrays += [reordered(part[name], back).T.copy() for name in ("weight_ih", "weight_hh")]
         if layer._cell == "gru" and layer.bias:
             arrays.append(np.stack([reordered(part[f"bias_{k}"], back) for k in ("ih", "hh")]))

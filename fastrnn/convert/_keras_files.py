@@ -73,7 +73,10 @@ def from_keras_file(
         options.refuse_any("a .keras file")
         config, data = _unzipped(data)
         configs = {}
-        _find_configs(config.get("config"), "", configs)
+        try:
+            _find_configs(config.get("config"), "", configs)
+        except RecursionError as error:
+            raise ValueError("config.json: nested too deeply") from error
     label, arrays, bidirectional, gates = _read(data, layer)
     if configs is not None:
         if label not in configs:

@@ -31,14 +31,13 @@ from ._parts import (
     checked_direction,
     count_gates,
     in_one_dtype,
-    inverse,
     one_bias,
     parts_of,
     reordered,
     with_one_bias,
 )
 
-# fastrnn's gates, by their places in oneDNN.
+# fastrnn's gates, by their places in oneDNN; each order leads back, too.
 _ORDERS = {4: (0, 1, 2, 3), 3: (1, 0, 2), 1: (0,)}
 _LAYOUTS = ("ldigo", "ldgoi")
 _FUNCTIONS = ("tanh", "relu", "leaky_relu", "sigmoid")
@@ -192,7 +191,7 @@ def to_onednn(layer: LSTM | GRU | RNN, *, layout: str = "ldigo") -> dict[str, Ar
             f"input_size: expected {outputs}, that of the layers above, got {layer.input_size}"
         )
     gates, hidden = layer._gates, layer.hidden_size
-    order = inverse(_ORDERS[gates])
+    order = _ORDERS[gates]
     lead = (layer.num_layers, 1 + layer.bidirectional)
     found: dict[str, list[Array]] = {}
     for part in parts_of(layer):

@@ -30,14 +30,13 @@ from ._parts import (
     checked_direction,
     count_gates,
     in_one_dtype,
-    inverse,
     one_bias,
     parts_at,
     reordered,
     with_one_bias,
 )
 
-# fastrnn's gates, by their places in OpenVINO.
+# fastrnn's gates, by their places in OpenVINO; each order leads back, too.
 _ORDERS = {4: (1, 0, 2, 3), 3: (1, 0, 2), 1: (0,)}
 
 # The activations of the operations, and for which argument of a layer each is, with the default.
@@ -146,7 +145,7 @@ def to_openvino(layer: LSTM | GRU | RNN, index: int = 0) -> tuple[Array, Array, 
     for name in names:
         if getattr(layer, name)[0] not in _FUNCTIONS:
             raise ValueError(f"{name}: OpenVINO has no {getattr(layer, name)!r}")
-    order = inverse(_ORDERS[layer._gates])
+    order = _ORDERS[layer._gates]
     rows: list[list[Array]] = [[], [], []]
     for part in parts_at(layer, index):
         zeros = np.zeros(layer._gates * layer.hidden_size, layer.dtype)

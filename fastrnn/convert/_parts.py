@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .._activations import SIGMOID, TANH
+from .._activations import SIGMOID, TANH, plain
 from .._arrays import Array, as_array, as_real, check_dtype, check_size, describe
 from .._base import Layer
 from ..gated import GRU, LSTM
@@ -106,11 +106,6 @@ def reordered(array: Array, order: Sequence[int], axis: int = 0) -> Array:
     return np.concatenate([blocks[k] for k in order], axis)
 
 
-def inverse(order: Sequence[int]) -> list[int]:
-    """The order that takes `reordered` back."""
-    return np.argsort(order).tolist()
-
-
 # ---- Into layers ------------------------------------------------------------------------------
 
 
@@ -177,11 +172,17 @@ def check_exportable(
         raise TypeError(f"layer: expected a layer of fastrnn, got {describe(layer)}")
     if layer._cell not in cells:
         raise ValueError(f"layer: {system} has no {_CELLS[layer._cell]}")
-    for name, plain in _PLAIN.items():
+    for name, default in _PLAIN.items():
         value = getattr(layer, name)
-        if name not in allowed and value != plain:
+        if name not in allowed and value != default:
             shown = "nonlinearity" if name == "activation" and layer._cell == "rnn" else name
-            raise ValueError(f"{shown}: {system} has none but {plain!r}, got {value!r}")
+            usual, got = (_shown(each) for each in (default, value))
+            raise ValueError(f"{shown}: {system} has none but {usual!r}, got {got!r}")
+
+
+def _shown(option: Any) -> Any:
+    """An option as its users write it."""
+    return plain(option) if isinstance(option, tuple) else option
 
 
 def parts_of(layer: Any) -> list[Part]:

@@ -114,8 +114,13 @@ def _call(
     if state:
         before = [_array(tensor.contiguous()) for tensor in state]
         h = tuple(before) if net.states > 1 else before[0]
+    plain = arrays is NO_ARRAYS  # as most calls are; a call with a star takes longer
     if saved is None:
+        if plain:
+            return net.call(_array(x), h, None, batch_first, parallel_time)
         return net.call(_array(x), h, None, batch_first, parallel_time, None, *arrays)
+    if plain:
+        return net.call_train(_array(x), h, None, batch_first, saved.numpy())
     return net.call_train(_array(x), h, None, batch_first, saved.numpy(), *arrays)
 
 

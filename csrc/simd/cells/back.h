@@ -43,6 +43,17 @@ INLINE void leave(const units_back *u, int gate, int j, vreal value) {
                  frnn_min(VL, u->count - (size_t)j));
 }
 
+/* Slopes where gate_value() and cell_value() gave `value`. */
+INLINE vreal gate_slope(const frnn_config *net, const int plain, vreal value) {
+    return plain ? vfnma(value, value, value)
+                 : slope_bounded(&net->gate_activation, net->clip, value);
+}
+
+INLINE vreal cell_slope(const frnn_config *net, const int plain, vreal value) {
+    return plain ? vfnma(value, value, vset1(1))
+                 : slope_bounded(&net->activation, net->clip, value);
+}
+
 /* Adds a * b to the sum over time that is the gradient of a vector, if that is wanted. */
 INLINE void sum_vector(const units_back *u, int vector, int j, vreal a, vreal b) {
     if (u->dvectors == NULL)
@@ -181,10 +192,14 @@ INLINE void hidden_units(const int slots, const frnn_hidden *s, units_function f
         else                                                                                       \
             hidden_units(slots, s, hidden_function, 0);                                            \
     }                                                                                              \
-    static void name##_step_back(const frnn_step_back *s) {                                        \
+    NOINLINE void name##_step_back_plain(const frnn_step_back *s) {                                \
         const back_parts parts = {gates, slots, recur, back_function};                             \
-        if (s->plain)                                                                              \
-            step_groups_back(parts, s, 1);                                                         \
-        else                                                                                       \
-            step_groups_back(parts, s, 0);                                                         \
+        step_groups_back(parts, s, 1);                                                             \
+    }                                                                                              \
+    NOINLINE void name##_step_back_general(const frnn_step_back *s) {                              \
+        const back_parts parts = {gates, slots, recur, back_function};                             \
+        step_groups_back(parts, s, 0);                                                             \
+    }                                                                                              \
+    static void name##_step_back(const frnn_step_back *s) {                                        \
+        (s->plain ? name##_step_back_plain : name##_step_back_general)(s);                         \
     }

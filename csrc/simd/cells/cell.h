@@ -161,14 +161,19 @@ INLINE void step_groups(const step_parts p, const frnn_step *s, const int plain,
         FRNN_STEP_SAVE(parts, s, 0);                                                               \
     }
 
+/* Apart from one another: the general one calls functions, which the registers of the plain one
+ * would suffer from. */
 #define FRNN_DEFINE_STEP_PLAIN(name, gates, slots, recur, state, output)                           \
-    static void name##_step(const frnn_step *s) {                                                  \
+    NOINLINE void name##_step_plain(const frnn_step *s) {                                          \
         const step_parts parts = {gates, gates, slots, recur, state, output};                      \
-        if (s->plain) {                                                                            \
-            FRNN_STEP_SAVE(parts, s, 1);                                                           \
-        } else {                                                                                   \
-            FRNN_STEP_SAVE(parts, s, 0);                                                           \
-        }                                                                                          \
+        FRNN_STEP_SAVE(parts, s, 1);                                                               \
+    }                                                                                              \
+    NOINLINE void name##_step_general(const frnn_step *s) {                                        \
+        const step_parts parts = {gates, gates, slots, recur, state, output};                      \
+        FRNN_STEP_SAVE(parts, s, 0);                                                               \
+    }                                                                                              \
+    static void name##_step(const frnn_step *s) {                                                  \
+        (s->plain ? name##_step_plain : name##_step_general)(s);                                   \
     }
 
 /* frnn_kernels.emit */

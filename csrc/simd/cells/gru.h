@@ -33,9 +33,8 @@ INLINE void gru_new_back(const units_back *u, int j, const frnn_config *net, con
     const vreal n = vload(u->gates + GRU_N * FRNN_BLOCK + j);
     const vreal moved = vmul(total, vsub(vload(u->c_prev + j), n));
     const vreal present = vmul(total, vsub(vset1(1), z));
-    *dz = vmul(moved, plain ? vfnma(z, z, z) : slope_bounded(&net->gate_activation, net->clip, z));
-    *dn = vmul(present,
-               plain ? vfnma(n, n, vset1(1)) : slope_bounded(&net->activation, net->clip, n));
+    *dz = vmul(moved, gate_slope(net, plain, z));
+    *dn = vmul(present, cell_slope(net, plain, n));
     *carry = vmul(total, z);
 }
 
@@ -73,8 +72,7 @@ INLINE void gru_back(const units_back *u, const frnn_config *net, const int plai
         gru_new_back(u, j, net, plain, &dz, &dn, &carry);
         const vreal r = vload(u->gates + GRU_R * FRNN_BLOCK + j);
         const vreal past = vload(u->gates + GRU_U * FRNN_BLOCK + j);
-        const vreal inner =
-            plain ? vfnma(r, r, r) : slope_bounded(&net->gate_activation, net->clip, r);
+        const vreal inner = gate_slope(net, plain, r);
         vstore(u->carry + j, vflush(carry));
         leave(u, GRU_R, j, vmul(dn, vmul(past, inner)));
         leave(u, GRU_Z, j, dz);
@@ -133,13 +131,19 @@ INLINE void gru_reset_before_parts(const frnn_step *s, const int plain, const in
     step_groups(candidate, s, plain, save);
 }
 
-static void gru_reset_before_step(const frnn_step *s) {
-    if (s->plain && s->save)
+NOINLINE void gru_reset_before_step_plain(const frnn_step *s) {
+    if (s->save)
         gru_reset_before_parts(s, 1, 1);
-    else if (s->plain)
-        gru_reset_before_parts(s, 1, 0);
     else
-        gru_reset_before_parts(s, 0, s->save);
+        gru_reset_before_parts(s, 1, 0);
+}
+
+NOINLINE void gru_reset_before_step_general(const frnn_step *s) {
+    gru_reset_before_parts(s, 0, s->save);
+}
+
+static void gru_reset_before_step(const frnn_step *s) {
+    (s->plain ? gru_reset_before_step_plain : gru_reset_before_step_general)(s);
 }
 
 INLINE void gru_reset_before_new_back(const units_back *u, const frnn_config *net, const int plain,
@@ -164,8 +168,7 @@ INLINE void gru_reset_before_reset_back(const units_back *u, const frnn_config *
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
         const vreal r = vload(u->gates + GRU_R * FRNN_BLOCK + j);
         const vreal arrived = vload(u->reset_dh + j);
-        const vreal inner =
-            plain ? vfnma(r, r, r) : slope_bounded(&net->gate_activation, net->clip, r);
+        const vreal inner = gate_slope(net, plain, r);
         vstore(u->carry + j, vflush(vfma(arrived, r, vload(u->carry + j))));
         leave(u, 0, j, vmul(arrived, vmul(vload(u->c_prev + j), inner)));
     }

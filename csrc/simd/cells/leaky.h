@@ -44,7 +44,6 @@ INLINE void leaky_rate_state(const units *u, const frnn_config *net, const int p
 
 INLINE void leaky_rate_back(const units_back *u, const frnn_config *net, const int plain,
                             const int initial) {
-    (void)plain;
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
         const vreal total = vadd(arriving(u, j), vload(u->carry + j));
         if (initial) {
@@ -54,12 +53,12 @@ INLINE void leaky_rate_back(const units_back *u, const frnn_config *net, const i
         const vreal f = vload(u->gates + j);
         const vreal present = leak_back(u, j, vload(u->vectors + j), total);
         sum_vector(u, 0, j, total, vsub(vload(u->c_prev + j), f));
-        leave(u, 0, j, vmul(present, slope_bounded(&net->activation, net->clip, f)));
+        leave(u, 0, j, vmul(present, cell_slope(net, plain, f)));
     }
 }
 
-FRNN_DEFINE_STEP(leaky_rate, 1, 1, recur_1, leaky_rate_state, NULL)
-FRNN_DEFINE_BACK(leaky_rate, 1, 1, recur_back_1, saved_hidden, leaky_rate_back)
+FRNN_DEFINE_STEP_PLAIN(leaky_rate, 1, 1, recur_1, leaky_rate_state, NULL)
+FRNN_DEFINE_BACK_PLAIN(leaky_rate, 1, 1, recur_back_1, saved_hidden, leaky_rate_back)
 
 /* ---- potential ----------------------------------------------------------------------------- */
 
@@ -120,7 +119,6 @@ INLINE void mingru_state(const units *u, const frnn_config *net, const int plain
 
 INLINE void mingru_back(const units_back *u, const frnn_config *net, const int plain,
                         const int initial) {
-    (void)plain;
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
         const vreal total = vadd(arriving(u, j), vload(u->carry + j));
         if (initial) {
@@ -130,8 +128,8 @@ INLINE void mingru_back(const units_back *u, const frnn_config *net, const int p
         const vreal a = vload(u->gates + j), n = vload(u->gates + FRNN_BLOCK + j);
         const vreal present = leak_back(u, j, a, total);
         const vreal moved = vmul(total, vsub(n, vload(u->c_prev + j)));
-        leave(u, 0, j, vmul(moved, slope_bounded(&net->gate_activation, net->clip, a)));
-        leave(u, 1, j, vmul(present, slope_bounded(&net->activation, net->clip, n)));
+        leave(u, 0, j, vmul(moved, gate_slope(net, plain, a)));
+        leave(u, 1, j, vmul(present, cell_slope(net, plain, n)));
     }
 }
 

@@ -20,32 +20,32 @@ INLINE const real *peephole(const units *u, int gate) {
 INLINE void lstm_state_of(const int coupled, const units *u, const frnn_config *net,
                           const int plain, const int save) {
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
-        real *gates = u->gates + j;
-        const vreal c_prev = vload(u->c_prev + j);
+        real *const gates = u->gates + j;
         const int peeps = !plain && net->peephole;
-        vreal zi = vload(gates), zo = vload(gates + LSTM_O * FRNN_BLOCK);
-        if (coupled)
-            zo = vadd(zo, vload(gates + 2 * FRNN_BLOCK));
+        vreal i = vload(gates);
         if (peeps)
-            zi = vfma(vload(peephole(u, 0) + j), c_prev, zi);
-        const vreal i = gate_value(net, plain, zi);
+            i = vfma(vload(peephole(u, 0) + j), vload(u->c_prev + j), i);
+        i = gate_value(net, plain, i);
         vreal f;
         if (coupled) {
             f = vsub(vset1(1), i);
         } else {
             f = vload(gates + FRNN_BLOCK);
             if (peeps)
-                f = vfma(vload(peephole(u, 1) + j), c_prev, f);
+                f = vfma(vload(peephole(u, 1) + j), vload(u->c_prev + j), f);
             f = gate_value(net, plain, f);
         }
         const vreal g = cell_value(net, plain, vload(gates + LSTM_G(coupled) * FRNN_BLOCK));
-        vreal c = vflush(vfma(f, c_prev, vmul(i, g)));
+        vreal c = vflush(vfma(f, vload(u->c_prev + j), vmul(i, g)));
         if (!plain)
             c = bounded(net->cell_clip, c);
-        if (peeps)
-            zo = vfma(vload(peephole(u, 2 - coupled) + j), c, zo);
         vstore(u->c + j, c);
-        vstore(gates + LSTM_O * FRNN_BLOCK, gate_value(net, plain, zo));
+        vreal o = vload(gates + LSTM_O * FRNN_BLOCK);
+        if (coupled)
+            o = vadd(o, vload(gates + 2 * FRNN_BLOCK));
+        if (peeps)
+            o = vfma(vload(peephole(u, 2 - coupled) + j), c, o);
+        vstore(gates + LSTM_O * FRNN_BLOCK, gate_value(net, plain, o));
         if (save) {
             vstore(gates, i);
             if (!coupled)
@@ -77,34 +77,22 @@ INLINE void lstm_back_of(const int coupled, const units_back *u, const frnn_conf
         return;
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
         const int peeps = !plain && net->peephole;
-        const frnn_function *const s = &net->gate_activation;
         const vreal i = vload(u->gates + j), o = vload(u->gates + LSTM_O * FRNN_BLOCK + j);
         const vreal f = coupled ? vsub(vset1(1), i) : vload(u->gates + FRNN_BLOCK + j);
         const vreal g = vload(u->gates + LSTM_G(coupled) * FRNN_BLOCK + j);
-        const vreal one = vset1(1), dh = arriving(u, j), c = vload(u->c + j);
+        const vreal dh = arriving(u, j), c = vload(u->c + j);
         const vreal c_prev = vload(u->c_prev + j);
         const vreal moved = coupled ? vsub(g, c_prev) : g;
-        if (plain) {
-            const vreal e = vtanh(c);
-            const vreal dc = vfma(dh, vmul(o, vfnma(e, e, one)), vload(u->carry + j));
-            vstore(u->carry + j, vflush(vmul(dc, f)));
-            leave(u, 0, j, vmul(dc, vmul(moved, vfnma(i, i, i))));
-            if (!coupled)
-                leave(u, 1, j, vmul(dc, vmul(c_prev, vfnma(f, f, f))));
-            leave(u, LSTM_G(coupled), j, vmul(dc, vmul(i, vfnma(g, g, one))));
-            leave(u, 3 - coupled, j, vmul(dh, vmul(e, vfnma(o, o, o))));
-            continue;
-        }
-        const vreal e = activate(&net->output_activation, c);
-        const vreal d_o = vmul(dh, vmul(e, slope_bounded(s, net->clip, o)));
-        vreal dc = vfma(dh, vmul(o, slope(&net->output_activation, e)), vload(u->carry + j));
+        const vreal e = plain ? vtanh(c) : activate(&net->output_activation, c);
+        const vreal inner = plain ? vfnma(e, e, vset1(1)) : slope(&net->output_activation, e);
+        const vreal d_o = vmul(dh, vmul(e, gate_slope(net, plain, o)));
+        vreal dc = vfma(dh, vmul(o, inner), vload(u->carry + j));
         if (peeps)
             dc = vfma(d_o, vload(u->vectors + (size_t)(2 - coupled) * u->vector_size + j), dc);
-        if (net->cell_clip > 0)
+        if (!plain && net->cell_clip > 0)
             dc = vselect_lt(vabs(c), vset1((real)net->cell_clip), dc, vzero());
-        const vreal d_i = vmul(dc, vmul(moved, slope_bounded(s, net->clip, i)));
-        const vreal d_f =
-            coupled ? vzero() : vmul(dc, vmul(c_prev, slope_bounded(s, net->clip, f)));
+        const vreal d_i = vmul(dc, vmul(moved, gate_slope(net, plain, i)));
+        const vreal d_f = coupled ? vzero() : vmul(dc, vmul(c_prev, gate_slope(net, plain, f)));
         vreal carry = vmul(dc, f);
         if (peeps) {
             carry = vfma(d_i, vload(u->vectors + j), carry);
@@ -119,8 +107,7 @@ INLINE void lstm_back_of(const int coupled, const units_back *u, const frnn_conf
         leave(u, 0, j, d_i);
         if (!coupled)
             leave(u, 1, j, d_f);
-        leave(u, LSTM_G(coupled), j,
-              vmul(dc, vmul(i, slope_bounded(&net->activation, net->clip, g))));
+        leave(u, LSTM_G(coupled), j, vmul(dc, vmul(i, cell_slope(net, plain, g))));
         leave(u, 3 - coupled, j, d_o);
     }
 }

@@ -22,13 +22,11 @@ INLINE void rnn_hidden(const units *u, const frnn_config *net, const int plain, 
 /* dz = dh * f' */
 INLINE void rnn_back(const units_back *u, const frnn_config *net, const int plain,
                      const int initial) {
-    (void)plain;
     if (initial)
         return;
-    UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) leave(
-        u, 0, j,
-        vmul(arriving(u, j), slope_bounded(&net->activation, net->clip, vload(u->gates + j))));
+    UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL)
+        leave(u, 0, j, vmul(arriving(u, j), cell_slope(net, plain, vload(u->gates + j))));
 }
 
-FRNN_DEFINE_STEP(rnn, 1, 1, recur_1, rnn_state, NULL)
-FRNN_DEFINE_BACK(rnn, 1, 1, recur_back_1, rnn_hidden, rnn_back)
+FRNN_DEFINE_STEP_PLAIN(rnn, 1, 1, recur_1, rnn_state, NULL)
+FRNN_DEFINE_BACK_PLAIN(rnn, 1, 1, recur_back_1, rnn_hidden, rnn_back)

@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Rows of different lengths and rows that start anew, on every instruction set that this machine
+ * has: that each piece of each row gets what it gets in a run of its own, the same bits however the
+ * call is made, that nothing else is read or written, and what is refused.
+ */
+#define _DEFAULT_SOURCE /* mmap */
+
+#include "ragged_check.h"
+
+#define PICK(array) array[below(sizeof(array) / sizeof *(array))]
+
+static size_t where_base; /* what is being tested begins so; how it is follows */
+
+static void say(const char *how) {
+    snprintf(where + where_base, sizeof where - where_base, ": %s", how);
+}
+
+/* ---- Comparisons ---------------------------------------------------------------------------- */
+
+/* All arrays that both have are the same, in every bit. */
+static void check_same(const result *a, const result *b) {
+    for (size_t i = 0; i < ARRAYS; i++) {
+        const span *const s = &a->array[i], *const t = &b->array[i];
+        if (s->at != NULL && t->at != NULL)
+            CHECK(s->size == t->size && memcmp(s->at, t->at, s->size) == 0);
+    }
+}
+
+static double number(const problem *p, const span *s, size_t i) {
+    double value;
+    get(p->items, &value, s->at + i * p->items, 1);
+    return value;
+}
+
+/* How much sums of that many terms may differ, relative to their largest. */
+static double rounding(const problem *p, size_t terms) {
+    return (p->items == 4 ? 1e-5 : 1e-13) * (1 + 0.1 * sqrt((double)terms));
+}
+
+/* Numbers are the expected ones but for rounding, relative to the largest of them or 1. */
+static void check_sums(const problem *p, const span *found, const double *expected) {
+    const size_t count = found->size / p->items;
+    double largest = 1;
+    size_t wrong = 0;
+    for (size_t i = 0; i < count; i++)
+        largest = fmax(largest, fabs(expected[i]));
+    for (size_t i = 0; i < count; i++)
+        wrong += !(fabs(number(p, found, i) - expected[i]) <=
+                   rounding(p, p->steps * p->batch) * largest);
+    CHECK(wrong == 0);
+}
+
+/* Elements that are neither the same bits nor both NaN. */
+static size_t different(const problem *p, const span *a, const span *b, size_t begin,
+                        size_t count) {
+    size_t wrong = 0;
+    for (size_t i = begin; i < begin + count; i++)
+        wrong += memcmp(a->at + i * p->items, b->at + i * p->items, p->items) != 0 &&
+                 !(isnan(number(p, a, i)) && isnan(number(p, b, i)));
+    return wrong;
+}
+
+/* The bits that separate runs give. */
+static void check_bits(const problem *p, const separate *apart, const result *all) {
+    CHECK(memcmp(apart->bits.array[Y].at, all->array[Y].at, all->array[Y].size) == 0);
+    CHECK(memcmp(apart->bits.array[DX].at, all->array[DX].at, all->array[DX].size) == 0);
+    for (size_t k = 0; k < p->cell->states; k++) {
+        const span *const s = &all->array[STATE + k], *const d = &all->array[DSTATE + k];
+        CHECK(memcmp(apart->bits.array[STATE + k].at, s->at, s->size) == 0);
+        const size_t w = state_width(&p->net, k);
+        size_t wrong = 0;
+        for (size_t i = 0; i < p->parts * p->batch; i++)
+            wrong += !apart->cut[i % p->batch] &&
+                     memcmp(apart->bits.array[DSTATE + k].at + i * w * p->items,
+                            d->at + i * w * p->items, w * p->items) != 0;
+        CHECK(wrong == 0);
+    }
+}
+
+/* The sums over separate runs, but for rounding. */
+static void check_totals(const problem *p, const separate *apart, const result *all) {
+    for (size_t k = 0; k < p->cell->states; k++) {
+        const size_t count = state_count(p, p->batch, k), w = state_width(&p->net, k);
+        for (size_t i = 0; i < count; i++)
+            if (!apart->cut[i / w % p->batch])
+                apart->sums[DSTATE + k][i] = number(p, &all->array[DSTATE + k], i);
+        check_sums(p, &all->array[DSTATE + k], apart->sums[DSTATE + k]);
+    }
+    for (size_t i = PARAMS; i < PARAMS + p->parts * KINDS; i++)
+        if (all->array[i].at != NULL)
+            check_sums(p, &all->array[i], apart->sums[i]);
+}
+
+/* ---- The same bits however they are asked for ------------------------------------------------ */
+
+static void check_manner(const task *t, const ragged *r, const result *all, manner how,
+                         const char *what) {
+    say(what);
+    const result other = ragged_train(t, r, how);
+    check_same(all, &other);
+}
+
+/* dy that is not read is zero. */
+static void check_dy(const task *t, const ragged *r) {
+    const problem *p = &t->p;
+    const size_t T = p->steps, width = p->batch * p->width, begin = below(T + 1);
+    task other = *t;
+    other.dy = zeros(T * width);
+    say("dy all zeros");
+    const result none = ragged_train(&other, r, (manner){0});
+    check_manner(t, r, &none, (manner){.without = NO_DY, .strided = 1}, "dy NULL");
+    memcpy(other.dy + begin * width, t->dy + begin * width, (T - begin) * width * sizeof(double));
+    say("dy with zeros");
+    const result some = ragged_train(&other, r, (manner){0});
+    check_manner(t, r, &some, (manner){.dy_begin = begin, .strided = 1}, "dy_begin");
+}
+
+/* Random numbers in place of gradients of parameters. */
+static result random_params(const problem *p, const result *like) {
+    result start = *like;
+    for (size_t i = PARAMS; i < ARRAYS; i++)
+        if (like->array[i].at != NULL) {
+            const size_t count = like->array[i].size / p->items;
+            start.array[i] = span_new(like->array[i].size);
+            put(p->items, start.array[i].at, random_values(p->items, count, -1, 1), count);
+        }
+    return start;
+}
+
+static void check_accumulate(const task *t, const ragged *r, const result *all) {
+    const problem *p = &t->p;
+    const result start = random_params(p, all);
+    say("added");
+    const result more = ragged_train(t, r, (manner){.start = &start, .strided = 1});
+    for (size_t i = PARAMS; i < ARRAYS; i++) {
+        if (all->array[i].at == NULL)
+            continue;
+        const size_t count = all->array[i].size / p->items;
+        double *const sums = zeros(count);
+        add_numbers(p, &all->array[i], sums, 0, count);
+        add_numbers(p, &start.array[i], sums, 0, count);
+        check_sums(p, &more.array[i], sums);
+    }
+    check_manner(t, r, &more, (manner){.start = &start, .without = NO_DX}, "added without dx");
+}
+
+/* A NaN in x and one in dy stay in their pieces. */
+static void check_nan(const task *t, const ragged *r) {
+    const problem *p = &t->p;
+    task ill = *t;
+    const size_t rows = p->steps * p->batch, I = p->net.input_size;
+    if (rows == 0)
+        return;
+    ill.p.x = memory(rows * I * sizeof(double));
+    ill.dy = memory(rows * p->width * sizeof(double));
+    memcpy(ill.p.x, p->x, rows * I * sizeof(double));
+    memcpy(ill.dy, t->dy, rows * p->width * sizeof(double));
+    ill.p.x[below(rows * I)] = NAN;
+    ill.dy[below(rows * p->width)] = NAN;
+    say("with a NaN");
+    const separate apart = separate_runs(&ill, r);
+    const result all = ragged_train(&ill, r, (manner){.without = NO_PARAMS});
+    for (size_t a = Y; a < DSTATE; a++)
+        if (all.array[a].at != NULL)
+            CHECK(different(p, &apart.bits.array[a], &all.array[a], 0,
+                            all.array[a].size / p->items) == 0);
+    for (size_t k = 0; k < p->cell->states; k++) {
+        const size_t w = state_width(&p->net, k);
+        size_t wrong = 0;
+        for (size_t i = 0; i < p->parts * p->batch; i++)
+            if (!apart.cut[i % p->batch])
+                wrong +=
+                    different(p, &apart.bits.array[DSTATE + k], &all.array[DSTATE + k], i * w, w);
+        CHECK(wrong == 0);
+    }
+}
+
+static void check_manners(const task *t, const ragged *r, const result *all) {
+    const problem *p = &t->p;
+    say("not saving");
+    const result forward_only = ragged_plain(p, r, (manner){.strided = 1});
+    check_same(all, &forward_only);
+    check_manner(t, r, all, (manner){.strided = 1}, "strided");
+    check_manner(t, r, all, (manner){.twice = 1}, "twice");
+    check_manner(t, r, all, (manner){.without = NO_DX, .strided = 1}, "without dx");
+    check_manner(t, r, all, (manner){.without = NO_PARAMS}, "without parameters");
+    check_manner(t, r, all, (manner){.without = NO_KIND * (unsigned)below(1 << KINDS)},
+                 "without some kinds");
+    if (p->net.cell != FRNN_CELL_LEAKY)
+        return;
+    say("time axis");
+    const result near = ragged_train(t, r, (manner){.time_axis = 1, .strided = 1});
+    for (size_t i = 0; i < ARRAYS; i++)
+        if (all->array[i].at != NULL) {
+            double *const expected = zeros(all->array[i].size / p->items);
+            add_numbers(p, &all->array[i], expected, 0, all->array[i].size / p->items);
+            check_sums(p, &near.array[i], expected);
+        }
+}
+
+/* ---- Batches that are not ragged --------------------------------------------------------------
+ */
+
+/* Rows that do every step: the bits of a call that says nothing of them. */
+static void check_even(const task *t) {
+    const problem *p = &t->p;
+    size_t *const lengths = memory(p->batch * sizeof *lengths);
+    for (size_t b = 0; b < p->batch; b++)
+        lengths[b] = p->steps;
+    say("plain");
+    const result plain_one = train(t, (manner){0});
+    for (int which = 1; which < 4; which++) {
+        ragged r = {0};
+        if (which & 1)
+            ragged_lengths(&r, lengths, p->batch);
+        if (which & 2)
+            ragged_reset(&r, p->steps, p->batch, 0);
+        check_manner(t, &r, &plain_one, (manner){.strided = which == 1}, "not ragged");
+        ragged_free(&r);
+    }
+}
+
+/* Rows that do nothing. */
+static void check_nothing(const task *t) {
+    const problem *p = &t->p;
+    size_t *const lengths = memory(p->batch * sizeof *lengths);
+    memset(lengths, 0, p->batch * sizeof *lengths);
+    ragged r = {0};
+    ragged_lengths(&r, lengths, p->batch);
+    if (below(2) > 0)
+        ragged_reset(&r, p->steps, p->batch, 2);
+    say("no steps");
+    const separate apart = separate_runs(t, &r);
+    const result all = ragged_train(t, &r, (manner){0});
+    check_bits(p, &apart, &all);
+    result none = all;
+    for (size_t i = PARAMS; i < ARRAYS; i++)
+        if (all.array[i].at != NULL) {
+            none.array[i] = span_new(all.array[i].size);
+            memset(none.array[i].at, 0, none.array[i].size);
+        }
+    check_same(&none, &all);
+    const result start = random_params(p, &all);
+    check_manner(t, &r, &start, (manner){.start = &start}, "nothing added");
+    ragged_free(&r);
+}
+
+/* ---- Nets -------------------------------------------------------------------------------------
+ */
+
+#define WORK        3e5
+#define WORK_SCALAR 5e4
+
+static void check_net(const frnn_config *net, size_t steps, size_t batch, int all) {
+    task t = task_new(net, steps, batch, 1);
+    ragged r = {0};
+    const size_t which = below(4);
+    if (which != 0)
+        draw_lengths(&r, steps, batch);
+    if (which != 1)
+        ragged_reset(&r, steps, batch, 1 + steps * batch / 64 + below(6));
+    separate apart = {0};
+    result best = {0};
+    const char *isa;
+    for (size_t i = 0; (isa = frnn_isa_available(i)) != NULL; i++) {
+        where_base = (size_t)say_net(net, steps, batch, isa);
+        if (i > 0 && strcmp(isa, "scalar") == 0 && work(net, steps, batch) > WORK_SCALAR)
+            continue;
+        CHECK(frnn_isa_set(isa) == FRNN_OK);
+        say("separate runs");
+        if (i == 0)
+            apart = separate_runs(&t, &r);
+        say(which == 0 ? "reset" : which == 1 ? "lengths" : "lengths and reset");
+        const result whole = ragged_train(&t, &r, (manner){0});
+        best = i == 0 ? whole : best;
+        check_same(&best, &whole);
+        check_bits(&t.p, &apart, &whole);
+        check_totals(&t.p, &apart, &whole);
+        if (!all)
+            continue;
+        check_manners(&t, &r, &whole);
+        check_dy(&t, &r);
+        check_accumulate(&t, &r, &whole);
+        check_nan(&t, &r);
+        check_even(&t);
+        check_nothing(&t);
+    }
+    CHECK(frnn_isa_set(frnn_isa_available(0)) == FRNN_OK);
+    ragged_free(&r);
+    task_free(&t);
+    memory_free();
+}
+
+static frnn_config draw_net(frnn_cell cell, frnn_dtype dtype, size_t input_size,
+                            size_t hidden_size) {
+    frnn_config net = FRNN_CONFIG(cell, input_size, hidden_size);
+    net.dtype = dtype;
+    draw_options(&net);
+    if (frnn_cell_get(cell)->gates == 0)
+        net.input_size = hidden_size;
+    else
+        net.num_layers = 1 + below(2), net.num_directions = 1 + below(2);
+    return net;
+}
+
+static void check_random(frnn_cell cell, frnn_dtype dtype) {
+    static const size_t inputs[] = {1, 2, 3, 5, 16, 17, 33}, tails[] = {47, 48, 49, 65, 80, 129};
+    static const size_t batches[] = {1, 2, 3, 5, 8}, lengths[] = {1, 2, 3, 9, 20, 70, 300};
+    const size_t hidden_size = below(4) > 0 ? 1 + below(35) : PICK(tails);
+    const frnn_config net = draw_net(cell, dtype, PICK(inputs), hidden_size);
+    size_t steps, batch;
+    do {
+        steps = below(12) > 0 ? PICK(lengths) : 0;
+        batch = below(12) > 0 ? PICK(batches) : below(2) * below(40);
+    } while (work(&net, steps + (steps == 0), batch + (batch == 0)) > WORK);
+    check_net(&net, steps, batch, 1);
+}
+
+/* More rows than one sum of sums takes, and more than a chain in one visit. */
+static void check_long(frnn_cell cell, frnn_dtype dtype) {
+    static const size_t shapes[][2] = {{4200, 1}, {2060, 2}, {100, 33}, {66, 64},
+                                       {65, 70},  {33, 129}, {23, 200}, {3, 300}};
+    for (size_t i = ((size_t)cell + dtype) % 4; i < sizeof shapes / sizeof *shapes; i += 4) {
+        const size_t input_size = 1 + below(4), hidden_size = 1 + below(3);
+        const frnn_config net = draw_net(cell, dtype, input_size, hidden_size);
+        check_net(&net, shapes[i][0], shapes[i][1], 0);
+    }
+}
+
+/* ---- Refusals ---------------------------------------------------------------------------------
+ */
+
+/* All that a call writes is write-protected until one succeeds: an error changes nothing. */
+typedef struct locked {
+    frame x, y, state, saved, scratch, adjoint, back_scratch;
+} locked;
+
+static void lock(const locked *l, int access) {
+    const frame *const frames[] = {&l->x,       &l->y,       &l->state,       &l->saved,
+                                   &l->scratch, &l->adjoint, &l->back_scratch};
+    for (size_t i = 0; i < sizeof frames / sizeof *frames; i++)
+        frame_protect(frames[i], access);
+}
+
+#define RUN(expected, ...)                                                                         \
+    do {                                                                                           \
+        frnn_run run = good;                                                                       \
+        __VA_ARGS__;                                                                               \
+        CHECK(frnn_forward(net, t.p.packed.at, t.p.packed.size, &run) == (expected));              \
+    } while (0)
+#define BACK(expected, ...)                                                                        \
+    do {                                                                                           \
+        frnn_back back = good_back;                                                                \
+        __VA_ARGS__;                                                                               \
+        CHECK(frnn_backward(net, t.packed_back.at, t.packed_back.size, &back) == (expected));      \
+    } while (0)
+
+static void check_refusals(const frnn_config *net) {
+    static const size_t lengths[] = {3, 2}, longer[][2] = {{4, 2}, {3, 4}, {0, SIZE_MAX}};
+    static const unsigned char reset[6] = {0, 0, 1, 0, 0, 1};
+    const task t = task_new(net, 3, 2, 1);
+    const size_t items = t.p.items, width = t.p.width, I = net->input_size;
+    size_t saved = 0, scratch = 0, back_scratch = 0, plain_size = 0;
+    CHECK(frnn_saved_size(net, 3, 2, &saved) == FRNN_OK);
+    CHECK(frnn_ragged_scratch_size(net, 3, 2, &scratch) == FRNN_OK);
+    CHECK(frnn_ragged_backward_scratch_size(net, 3, 2, &back_scratch) == FRNN_OK);
+    const locked l = {frame_new(6 * I * items, items),    frame_new(6 * (width + I) * items, items),
+                      state_new(&t.p, 2, &t.p.start),     frame_new(saved, FRNN_ALIGN),
+                      frame_new(scratch, FRNN_ALIGN),     adjoint_new(&t),
+                      frame_new(back_scratch, FRNN_ALIGN)};
+    put(items, l.x.at, t.p.x, 6 * I);
+    frnn_run good =
+        FRNN_RUN(net, 3, 2, l.x.at, l.y.at, l.state.at, l.state.size, l.scratch.at, scratch);
+    good.saved = l.saved.at, good.saved_size = saved;
+    good.lengths = lengths, good.reset = reset;
+    frnn_back good_back =
+        FRNN_BACK(net, 3, 2, l.x.at, l.x.at, l.y.at + 6 * width * items, l.saved.at, saved,
+                  l.adjoint.at, l.adjoint.size, l.back_scratch.at, back_scratch);
+    good_back.dy = NULL, good_back.lengths = lengths, good_back.reset = reset;
+    lock(&l, PROT_READ);
+    say_net(net, 3, 2, frnn_isa());
+    for (size_t i = 0; i < 3; i++)
+        RUN(FRNN_E_ARG, run.lengths = longer[i]);
+    RUN(FRNN_E_ARG, run.scratch = NULL);
+    RUN(FRNN_E_ALIGN, run.scratch = l.scratch.at + 8);
+    RUN(FRNN_E_SPACE, run.scratch_size--);
+    RUN(FRNN_E_SPACE, run.scratch_size--; run.lengths = NULL);
+    RUN(FRNN_E_SPACE, run.scratch_size--; run.reset = NULL);
+    CHECK(frnn_scratch_size(net, 3, 2, &plain_size) == FRNN_OK && plain_size < scratch);
+    RUN(FRNN_E_SPACE, run.scratch_size = plain_size);
+    RUN(FRNN_E_SIZE, run.steps = SIZE_MAX);
+    RUN(FRNN_E_SIZE, run.batch = SIZE_MAX / 8);
+
+    lock(&l, PROT_READ | PROT_WRITE);
+    CHECK(filled(l.y.at, l.y.size) && filled(l.scratch.at, l.scratch.size));
+    RUN(FRNN_OK, run.lengths = lengths);
+    lock(&l, PROT_READ);
+    for (size_t i = 0; i < 3; i++)
+        BACK(FRNN_E_ARG, back.lengths = longer[i]);
+    BACK(FRNN_E_ARG, back.scratch = NULL);
+    BACK(FRNN_E_ALIGN, back.scratch = l.back_scratch.at + 8);
+    BACK(FRNN_E_SPACE, back.scratch_size--);
+    BACK(FRNN_E_SPACE, back.scratch_size--; back.lengths = NULL);
+    BACK(FRNN_E_SPACE, back.scratch_size--; back.reset = NULL);
+    CHECK(frnn_backward_scratch_size(net, 3, 2, &plain_size) == FRNN_OK &&
+          plain_size < back_scratch);
+    BACK(FRNN_E_SPACE, back.scratch_size = plain_size);
+    BACK(FRNN_E_SIZE, back.steps = back.total_steps = SIZE_MAX);
+
+    /* a stretch of three steps of five, for which only the lengths or resets are too much */
+    size_t size = 0;
+    CHECK(frnn_adjoint_size(net, 5, 2, &size) == FRNN_OK);
+    const frame five = frame_new(size, FRNN_ALIGN);
+    CHECK(frnn_adjoint_reset(net, 5, 2, five.at, size) == FRNN_OK);
+    frame_protect(&five, PROT_READ);
+    BACK(FRNN_E_ARG, back.total_steps = 5; back.adjoint = five.at; back.adjoint_size = size;
+         back.reset = NULL);
+    BACK(FRNN_E_ARG, back.total_steps = 5; back.adjoint = five.at; back.adjoint_size = size;
+         back.lengths = NULL);
+    frame_protect(&five, PROT_READ | PROT_WRITE);
+    frame_protect(&l.back_scratch, PROT_READ | PROT_WRITE);
+    const int divisible = net->num_directions == 1 && t.p.cell->gates > 0;
+    BACK(divisible ? FRNN_OK : FRNN_E_ARG, back.total_steps = 5; back.adjoint = five.at;
+         back.adjoint_size = size; back.lengths = NULL; back.reset = NULL; back.dx = NULL);
+    frame_free(&five);
+    lock(&l, PROT_READ | PROT_WRITE);
+    CHECK(filled(l.y.at + 6 * width * items, 6 * I * items));
+    BACK(FRNN_OK, back.dy = NULL);
+
+    const frame frames[] = {l.x, l.y, l.state, l.saved, l.scratch, l.adjoint, l.back_scratch};
+    for (size_t i = 0; i < sizeof frames / sizeof *frames; i++)
+        frame_free(&frames[i]);
+    task_free(&t);
+    memory_free();
+}
+
+typedef frnn_status size_query(const frnn_config *net, size_t steps, size_t batch, size_t *size);
+
+/* What is too large, or asks for nothing. */
+static void check_overflow(const frnn_config *net, size_query *query) {
+    size_t size = 77;
+    CHECK(query(NULL, 3, 2, &size) == FRNN_E_ARG);
+    CHECK(query(net, 3, 2, NULL) == FRNN_E_ARG);
+    for (size_t i = 1; i <= 16; i += i) {
+        CHECK(query(net, 1, SIZE_MAX / i, &size) == FRNN_E_SIZE);
+        CHECK(query(net, SIZE_MAX / i, 1, &size) == FRNN_E_SIZE);
+        CHECK(query(net, SIZE_MAX / i, SIZE_MAX / i, &size) == FRNN_E_SIZE);
+    }
+    CHECK(query(net, SIZE_MAX / 2 + 1, 2, &size) == FRNN_E_SIZE); /* times 2 is 0 */
+    CHECK(size == 77);
+}
+
+static size_t some_size(void) {
+    return below((size_t)1 << below(20));
+}
+
+/* The scratch of a call serves all that are no longer and no wider. */
+static void check_growth(const frnn_config *net) {
+    for (int n = 0; n < 300; n++) {
+        const size_t steps = some_size(), batch = some_size();
+        const size_t more_steps = steps + below(3) * some_size();
+        const size_t more_batch = batch + below(3) * (below(2) > 0 ? 1 : some_size());
+        size_t size = 0, more = 0;
+        CHECK(frnn_ragged_scratch_size(net, steps, batch, &size) == FRNN_OK);
+        CHECK(frnn_ragged_scratch_size(net, more_steps, more_batch, &more) == FRNN_OK);
+        CHECK(size <= more);
+    }
+}
+
+static void check_cell(frnn_cell cell, frnn_dtype dtype, size_t directions, int options) {
+    frnn_config net = FRNN_CONFIG(cell, 5, 5);
+    net.dtype = dtype;
+    net.num_layers = frnn_cell_get(cell)->gates > 0 ? 2 : 1;
+    net.num_directions = directions;
+    if (options)
+        set_options(&net);
+    check_refusals(&net);
+    say_net(&net, 0, 0, "sizes");
+    check_overflow(&net, frnn_ragged_scratch_size);
+    check_overflow(&net, frnn_ragged_backward_scratch_size);
+    check_growth(&net);
+}
+
+int main(void) {
+    prepare();
+    for (size_t i = 0; frnn_isa_available(i) != NULL; i++) {
+        CHECK(frnn_isa_set(frnn_isa_available(i)) == FRNN_OK);
+        for (int n = 0; n < 4 * FRNN_CELL_COUNT; n++) {
+            const frnn_cell cell = (frnn_cell)(n / 4);
+            for (size_t D = 1; D <= (frnn_cell_get(cell)->gates > 0 ? 2 : 1); D++)
+                check_cell(cell, (frnn_dtype)(n % 2), D, n / 2 % 2);
+        }
+    }
+    for (int n = 0; n < 2 * FRNN_CELL_COUNT; n++)
+        check_long((frnn_cell)(n / 2), (frnn_dtype)(n % 2));
+    for (int n = 0; n < 40 * FRNN_CELL_COUNT; n++)
+        check_random((frnn_cell)(n / 2 % FRNN_CELL_COUNT), (frnn_dtype)(n % 2));
+    return report();
+}
