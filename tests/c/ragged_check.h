@@ -249,13 +249,16 @@ static inline task task_piece(const task *t, size_t row, size_t begin, size_t en
     return one;
 }
 
+static inline double number(const problem *p, const span *s, size_t i) {
+    double value;
+    get(p->items, &value, s->at + i * p->items, 1);
+    return value;
+}
+
 static inline void add_numbers(const problem *p, const span *s, double *to, size_t at,
                                size_t count) {
-    double value;
-    for (size_t i = 0; i < count; i++) {
-        get(p->items, &value, s->at + (at + i) * p->items, 1);
-        to[i] += value;
-    }
+    for (size_t i = 0; i < count; i++)
+        to[i] += number(p, s, at + i);
 }
 
 /* The results of a piece go where they belong. */
