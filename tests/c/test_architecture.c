@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The architecture in a model file: what is read, and what is refused with which words. No
- * arguments; the exit code is 0 if all is well.
+ * The architecture in a model file: what is read, and what is refused with which words.
  */
 #include "model_check.h"
 
@@ -265,12 +264,13 @@ static double read_clip(const char *text) {
     frnn_config net = FRNN_CONFIG(FRNN_CELL_RNN, 1, 1);
     char architecture[256];
     frnn_model model;
+    net.dtype = FRNN_F64; /* float32 has no such limits */
     build_net(header, tensors, &net, 1);
     sprintf(architecture,
             "{\"format\":1,\"cell\":\"rnn\",\"input_size\":1,\"hidden_size\":1,\"clip\":\"%s\"}",
             text);
     build_header(header, architecture, tensors);
-    const frnn_status status = frnn_model_open(&model, file, build_file(file, header, 16));
+    const frnn_status status = frnn_model_open(&model, file, build_file(file, header, 32));
     CHECK(status == FRNN_OK, "%s: %s", text, model.message);
     return status == FRNN_OK ? model.config.clip : NAN;
 }
