@@ -378,7 +378,7 @@ int main(void) {
         if (frnn_cell_get((frnn_cell)(n / 2))->gates > 0)
             check_functions((frnn_cell)(n / 2), (frnn_dtype)(n % 2));
     }
-    for (int i = 0; i < 100 * FRNN_CELL_COUNT; i++)
+    for (int i = 0; i < 100 * FRNN_CELL_COUNT / NETS_PART; i++)
         check_random((frnn_cell)(i / 2 % FRNN_CELL_COUNT), (frnn_dtype)(i % 2));
     return report();
 }

@@ -491,7 +491,7 @@ int main(void) {
     }
     for (int n = 0; n < 2 * FRNN_CELL_COUNT; n++)
         check_long((frnn_cell)(n / 2), (frnn_dtype)(n % 2));
-    for (int n = 0; n < 40 * FRNN_CELL_COUNT; n++)
+    for (int n = 0; n < 40 * FRNN_CELL_COUNT / NETS_PART; n++)
         check_random((frnn_cell)(n / 2 % FRNN_CELL_COUNT), (frnn_dtype)(n % 2));
     return report();
 }

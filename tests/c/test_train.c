@@ -457,7 +457,7 @@ int main(void) {
         if (frnn_cell_get((frnn_cell)(n / 2))->gates > 0)
             check_functions((frnn_cell)(n / 2), (frnn_dtype)(n % 2));
     }
-    for (int n = 0; n < 32 * FRNN_CELL_COUNT; n++)
+    for (int n = 0; n < 32 * FRNN_CELL_COUNT / NETS_PART; n++)
         check_random((frnn_cell)(n / 2 % FRNN_CELL_COUNT), (frnn_dtype)(n % 2));
     return report();
 }
