@@ -49,15 +49,22 @@ INLINE void gru_state(const units *u, const frnn_config *net, const int plain, c
     UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL) {
         real *gates = u->gates + j;
         const vreal r = gate_value(net, plain, vload(gates + GRU_R * FRNN_BLOCK));
-        const vreal z = gate_value(net, plain, vload(gates + GRU_Z * FRNN_BLOCK));
         const vreal past = vadd(vload(u->vectors + j), vload(gates + GRU_U * FRNN_BLOCK));
+        real *const n = gates + GRU_N * FRNN_BLOCK;
+        vstore(n, vfma(r, past, vload(n)));
+        real *const z = gates + GRU_Z * FRNN_BLOCK;
+        vstore(z, gate_value(net, plain, vload(z)));
         if (save) {
             vstore(gates + GRU_R * FRNN_BLOCK, r);
-            vstore(gates + GRU_Z * FRNN_BLOCK, z);
             vstore(gates + GRU_U * FRNN_BLOCK, past);
         }
-        gru_new(u, j, net, plain, save, z, vfma(r, past, vload(gates + GRU_N * FRNN_BLOCK)));
     }
+}
+
+INLINE void gru_output(const units *u, const frnn_config *net, const int plain, const int save) {
+    UNROLL for (int j = 0; j < FRNN_BLOCK; j += VL)
+        gru_new(u, j, net, plain, save, vload(u->gates + GRU_Z * FRNN_BLOCK + j),
+                vload(u->gates + GRU_N * FRNN_BLOCK + j));
 }
 
 /* dn is the gradient of the input part, dn * r that of the recurrent part. */
@@ -81,7 +88,7 @@ INLINE void gru_back(const units_back *u, const frnn_config *net, const int plai
     }
 }
 
-FRNN_DEFINE_STEP_PLAIN(gru, 3, 4, recur_3, gru_state, NULL)
+FRNN_DEFINE_STEP_PLAIN(gru, 3, 4, recur_3, gru_state, gru_output)
 FRNN_DEFINE_BACK_PLAIN(gru, 3, 4, recur_back_3, saved_hidden, gru_back)
 
 /* ---- reset before --------------------------------------------------------------------------- */
