@@ -140,11 +140,14 @@ static void run_step(void *context) {
 
 static void bench_step(const frnn_kernels *kernels, frnn_cell cell, size_t rows, size_t h) {
     const frnn_cell_info *info = frnn_cell_get(cell);
-    size_t blocks = (h - 1) / FRNN_BLOCK + 1, ld = blocks * FRNN_BLOCK;
-    size_t columns = ld * info->gates, bytes = rows * ld * sizeof(float);
+    const frnn_config net = FRNN_CONFIG(cell, 1, h);
+    const frnn_part part = frnn_part_shape(&net, 0);
+    size_t blocks = part.blocks, ld = part.width;
+    size_t columns = ld * part.slots, bytes = rows * ld * sizeof(float);
     float *w = timing_alloc(h * columns * sizeof *w), *alpha = timing_random_f32(ld, 0.4);
     float *gates = timing_random_f32(rows * columns, 1.0);
     void *h0 = timing_alloc(bytes), *h1 = timing_alloc(bytes), *c = timing_alloc(bytes);
+    void *reset_h = timing_alloc(bytes);
     void *y = timing_alloc(bytes), *partial = timing_alloc(rows * FRNN_PARTIAL * sizeof(float));
     for (size_t j = 0; j < ld; j++)
         alpha[j] += 0.5f;
@@ -153,10 +156,14 @@ static void bench_step(const frnn_kernels *kernels, frnn_cell cell, size_t rows,
                    .block_end = blocks,
                    .hidden_size = h,
                    .gates_row = columns,
-                   .activation = FRNN_TANH,
-                   .w_hh = w,
-                   .alpha = info->alpha ? alpha : NULL,
+                   .net = &net,
+                   .plain = frnn_config_plain(&net),
+                   .recurrent_size = h,
+                   .w_hh = part.recurrent ? w : NULL,
+                   .vectors = part.vectors > 0 ? alpha : NULL,
                    .h_prev = h0,
+                   .h_prev_row = ld,
+                   .reset_h = part.reset_before ? reset_h : NULL,
                    .h = h1,
                    .c_prev = info->memory ? c : NULL,
                    .c = info->memory ? c : NULL,
@@ -166,12 +173,13 @@ static void bench_step(const frnn_kernels *kernels, frnn_cell cell, size_t rows,
                    .y = y,
                    .y_row = (ptrdiff_t)h}};
     double seconds = timing_run(run_step, &s, SECONDS).median;
-    double flops = 2.0 * (double)rows * (double)(h * h * info->gates);
+    double flops = 2.0 * (double)rows * (double)(part.recurrent ? h * h * info->gates : 0);
     printf("  step %-16s %3zu %5zu %12.2f us %8.1f GFLOP/s\n", info->name, rows, h, seconds * 1e6,
            flops / seconds * 1e-9);
     free(w);
     free(alpha);
     free(gates);
+    free(reset_h);
     free(h0);
     free(h1);
     free(c);
