@@ -63,25 +63,6 @@ typedef struct value {
 
 /* ---- Values ------------------------------------------------------------------------------- */
 
-/* Names of activations, and how many parameters they have. */
-static const struct {
-    const char *name;
-    size_t parameters;
-} functions[FRNN_ACTIVATION_COUNT] = {
-    [FRNN_TANH] = {"tanh", 0},
-    [FRNN_RELU] = {"relu", 0},
-    [FRNN_IDENTITY] = {"identity", 0},
-    [FRNN_SIGMOID] = {"sigmoid", 0},
-    [FRNN_HARD_SIGMOID] = {"hard_sigmoid", 2},
-    [FRNN_AFFINE] = {"affine", 2},
-    [FRNN_LEAKY_RELU] = {"leaky_relu", 1},
-    [FRNN_THRESHOLDED_RELU] = {"thresholded_relu", 1},
-    [FRNN_SCALED_TANH] = {"scaled_tanh", 2},
-    [FRNN_ELU] = {"elu", 1},
-    [FRNN_SOFTSIGN] = {"softsign", 0},
-    [FRNN_SOFTPLUS] = {"softplus", 0},
-};
-
 static frnn_status refuse_value(char *message, enum key key, frnn_span text, const char *why) {
     return frnn_refuse(message, "fastrnn metadata: '%s' is %q%s", keys[key].name, text, why);
 }
@@ -112,13 +93,14 @@ static frnn_status read_function(char *message, enum key key, value *v) {
     int kind = 0;
     while (name.size < v->text.size && name.at[name.size] != '(')
         name.size++;
-    while (!frnn_span_is(name, functions[kind].name)) {
+    while (!frnn_span_is(name, frnn_activation_get((frnn_activation)kind)->name)) {
         if (++kind == FRNN_ACTIVATION_COUNT)
             return refuse_value(message, key, v->text, ", which is no activation");
     }
+    const size_t count = frnn_activation_get((frnn_activation)kind)->parameters;
     frnn_json rest = frnn_json_begin(name.at + name.size, v->text.size - name.size);
-    if (!frnn_json_parameters(&rest, parameters, functions[kind].parameters) || rest.at != rest.end)
-        return refuse_value(message, key, v->text, why[functions[kind].parameters]);
+    if (!frnn_json_parameters(&rest, parameters, count) || rest.at != rest.end)
+        return refuse_value(message, key, v->text, why[count]);
     v->function = (frnn_function){(frnn_activation)kind, parameters[0], parameters[1]};
     return FRNN_OK;
 }

@@ -70,7 +70,7 @@ static int lay_out(const frnn_part *part, size_t itemsize, size_t steps, size_t 
            frnn_append(&w->size, &w->c_prev, some, part->ld, 1, itemsize) &&
            frnn_append(&w->size, &w->dh0, some, part->h_ld, 1, itemsize) &&
            frnn_append(&w->size, &w->dcarry0, some, part->ld, 1, itemsize) &&
-           frnn_append(&w->size, &w->row, some > 0, longest, 1, itemsize) &&
+           frnn_append(&w->size, &w->row, some > 0, part->h_ld, 1, itemsize) &&
            frnn_append(&w->size, &w->sorted, some, longest, 1, itemsize);
 }
 

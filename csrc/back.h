@@ -23,7 +23,7 @@ typedef struct frnn_back_space {
     size_t dz_next;      /* [batch][dz_row]: without rows that start anew */
     size_t c_prev;       /* [batch][ld]: with them */
     size_t dh0, dcarry0; /* [batch][h_ld], [batch][ld]: what they give to the initial state */
-    size_t row;          /* [max(h_ld, ld)] */
+    size_t row;          /* [h_ld]: what one of them gives */
     size_t sorted;       /* [batch][max(h_ld, ld)] */
     size_t size;
 } frnn_back_space;

@@ -144,6 +144,15 @@ typedef enum frnn_activation {
     FRNN_ACTIVATION_COUNT
 } frnn_activation;
 
+/* What there is to know about one of them. */
+typedef struct frnn_activation_info {
+    const char *name;  /* as in model files */
+    size_t parameters; /* 0, 1: alpha, 2: alpha and beta */
+} frnn_activation_info;
+
+/* NULL if it is not one of the enumerators. */
+const frnn_activation_info *frnn_activation_get(frnn_activation activation);
+
 typedef struct frnn_function {
     frnn_activation kind;
     double alpha, beta; /* finite; 0 where the kind has none */

@@ -212,8 +212,7 @@ static inline size_t frnn_ragged_time(const frnn_ragged *ragged, size_t row, siz
 int frnn_ragged_restarts(const frnn_ragged *ragged, size_t row, size_t visit, int reverse);
 int frnn_ragged_any_restart(const frnn_ragged *ragged, size_t visit, int reverse);
 
-/* Copies or sets rows of `bytes` bytes; from row to row as far as told. Rows of the caller are
- * those that `order` names. */
+/* Rows of `bytes` bytes, from the caller's order to that of the visits, and back. */
 void frnn_ragged_sort(const frnn_ragged *ragged, const char *from, char *to, size_t bytes);
 void frnn_ragged_unsort(const frnn_ragged *ragged, const char *from, char *to, size_t bytes);
 

@@ -18,6 +18,25 @@ const frnn_cell_info *frnn_cell_get(frnn_cell cell) {
     return (unsigned)cell < FRNN_CELL_COUNT ? &cells[cell] : NULL;
 }
 
+static const frnn_activation_info activations[FRNN_ACTIVATION_COUNT] = {
+    [FRNN_TANH] = {"tanh", 0},
+    [FRNN_RELU] = {"relu", 0},
+    [FRNN_IDENTITY] = {"identity", 0},
+    [FRNN_SIGMOID] = {"sigmoid", 0},
+    [FRNN_HARD_SIGMOID] = {"hard_sigmoid", 2},
+    [FRNN_AFFINE] = {"affine", 2},
+    [FRNN_LEAKY_RELU] = {"leaky_relu", 1},
+    [FRNN_THRESHOLDED_RELU] = {"thresholded_relu", 1},
+    [FRNN_SCALED_TANH] = {"scaled_tanh", 2},
+    [FRNN_ELU] = {"elu", 1},
+    [FRNN_SOFTSIGN] = {"softsign", 0},
+    [FRNN_SOFTPLUS] = {"softplus", 0},
+};
+
+const frnn_activation_info *frnn_activation_get(frnn_activation activation) {
+    return (unsigned)activation < FRNN_ACTIVATION_COUNT ? &activations[activation] : NULL;
+}
+
 const char *frnn_strerror(frnn_status status) {
     switch (status) {
     case FRNN_OK:
@@ -44,21 +63,13 @@ static int finite(double value) {
 
 /* Whether the parameters of a function are such as its kind takes. */
 static int function_legal(const frnn_function *f) {
-    if (!finite(f->alpha) || !finite(f->beta))
+    const frnn_activation_info *info = frnn_activation_get(f->kind);
+    if (info == NULL || !finite(f->alpha) || !finite(f->beta) ||
+        (info->parameters < 1 && f->alpha != 0) || (info->parameters < 2 && f->beta != 0))
         return 0;
-    switch (f->kind) {
-    case FRNN_HARD_SIGMOID:
-    case FRNN_AFFINE:
-        return 1;
-    case FRNN_SCALED_TANH:
+    if (f->kind == FRNN_SCALED_TANH)
         return f->alpha != 0;
-    case FRNN_LEAKY_RELU:
-    case FRNN_THRESHOLDED_RELU:
-    case FRNN_ELU:
-        return f->alpha >= 0 && f->beta == 0;
-    default:
-        return (unsigned)f->kind < FRNN_ACTIVATION_COUNT && f->alpha == 0 && f->beta == 0;
-    }
+    return info->parameters != 1 || f->alpha >= 0;
 }
 
 static int is_lstm(const frnn_config *net) {

@@ -291,22 +291,14 @@ static void project_visits(const time_loop *l, size_t begin, size_t end, char *g
     for (size_t visit = begin; visit < end; visit++)
         for (size_t row = 0; row < frnn_ragged_rows(run->ragged, visit); row++, to += bytes)
             memcpy(to, row_at(run, row, visit, run->x, run->x_step, run->x_row), bytes);
-    const frnn_project p = {
-        .rows = run->ragged->offset[end] - run->ragged->offset[begin],
-        .k = part->input_size,
-        .blocks = part->blocks,
-        .gates = part->gates,
-        .apart = part->slots > part->gates,
-        .a = x,
-        .a_row = (ptrdiff_t)part->input_size,
-        .w = run->packed + part->w_ih,
-        .bias = run->packed + part->bias,
-        .out = gates,
-        .out_row = (ptrdiff_t)frnn_gates_row(part),
-        .partial = l->step.partial,
-    };
-    if (!l->fold)
-        run->kernels->project(&p);
+    if (l->fold)
+        return;
+    frnn_part_run packed = *run; /* as one long sequence */
+    packed.batch = 1;
+    packed.x = x;
+    packed.x_step = (ptrdiff_t)part->input_size;
+    project_chunk(&packed, 0, run->ragged->offset[end] - run->ragged->offset[begin], gates,
+                  l->step.partial);
 }
 
 /* The state before a visit, with that before the first step for rows that start anew. */

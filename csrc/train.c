@@ -339,7 +339,7 @@ static frnn_status check_back(const frnn_config *net, const void *packed, size_t
 }
 
 /* The arrays of a set of gradients, in the order of the enumeration. */
-static void *const *gradient_arrays(const frnn_gradients *g, void **arrays) {
+static void gradient_arrays(const frnn_gradients *g, void **arrays) {
     arrays[FRNN_WEIGHT_IH] = g->weight_ih;
     arrays[FRNN_WEIGHT_HH] = g->weight_hh;
     arrays[FRNN_BIAS_IH] = g->bias_ih;
@@ -347,7 +347,6 @@ static void *const *gradient_arrays(const frnn_gradients *g, void **arrays) {
     arrays[FRNN_ALPHA] = g->alpha;
     arrays[FRNN_WEIGHT_HR] = g->weight_hr;
     arrays[FRNN_PEEPHOLE] = g->peephole;
-    return arrays;
 }
 
 /* Gradients of a sequence without steps or rows. */

@@ -8,7 +8,7 @@ cdef extern from "internal.h" nogil:
     ctypedef enum frnn_cell:
         FRNN_CELL_COUNT
     ctypedef enum frnn_activation:
-        FRNN_TANH, FRNN_SIGMOID, FRNN_ACTIVATION_COUNT
+        FRNN_ACTIVATION_COUNT
     ctypedef enum frnn_dtype:
         FRNN_F32, FRNN_F64
 
@@ -23,6 +23,9 @@ cdef extern from "internal.h" nogil:
         const char *name
         size_t gates, apart, states
         int memory, direct, alpha, history
+
+    ctypedef struct frnn_activation_info:
+        const char *name
 
     ctypedef struct frnn_function:
         frnn_activation kind
@@ -147,6 +150,7 @@ cdef extern from "internal.h" nogil:
 
     const char *frnn_strerror(frnn_status status)
     const frnn_cell_info *frnn_cell_get(frnn_cell cell)
+    const frnn_activation_info *frnn_activation_get(frnn_activation activation)
     frnn_status frnn_config_check(const frnn_config *net)
     size_t frnn_output_size(const frnn_config *net)
     size_t frnn_weight_elements(const frnn_config *net, size_t layer, int which)

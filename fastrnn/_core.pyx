@@ -22,11 +22,9 @@ cdef double GIL_FLOPS = 2e4
 # A longer call is cut into pieces of about this much work, between which Ctrl-C is heard.
 cdef double SIGNAL_FLOPS = 5e8
 
-# In the order of enum frnn_activation.
-cdef tuple ACTIVATIONS = (
-    "tanh", "relu", "identity", "sigmoid", "hard_sigmoid", "affine", "leaky_relu",
-    "thresholded_relu", "scaled_tanh", "elu", "softsign", "softplus",
-)
+# Names, in the order of enum frnn_activation.
+cdef list ACTIVATIONS = [frnn_activation_get(<frnn_activation> i).name.decode()
+                         for i in range(FRNN_ACTIVATION_COUNT)]
 cdef tuple TANH = ("tanh", 0.0, 0.0)
 cdef tuple SIGMOID = ("sigmoid", 0.0, 0.0)
 cdef dict ERRORS = {FRNN_E_SIZE: MemoryError, FRNN_E_ISA: RuntimeError}
