@@ -3,11 +3,11 @@
 
 #include "internal.h"
 
-enum { ARCHITECTURE_ROOM = 1024 }; /* characters of JSON, escapes resolved */
+enum { ARCHITECTURE_ROOM = 4096 }; /* characters of JSON, escapes resolved */
 
 /* ---- Keys --------------------------------------------------------------------------------- */
 
-/* Options come last. */
+/* Options come after the others, and the keys of time structures last. */
 enum key {
     KEY_FORMAT,
     KEY_CELL,
@@ -25,13 +25,19 @@ enum key {
     KEY_ACTIVATION,
     KEY_GATE_ACTIVATION,
     KEY_OUTPUT_ACTIVATION,
+    KEY_DELAYS,
+    KEY_DILATED,
+    KEY_PERIODS,
+    KEY_GROUP_SIZES,
+    KEY_CONNECTIVITY,
     KEY_COUNT,
-    KEY_OPTIONS = KEY_PROJ_SIZE
+    KEY_OPTIONS = KEY_PROJ_SIZE,
+    KEY_STRUCTURES = KEY_DELAYS
 };
 
 static const struct {
     const char *name;
-    enum { NUMBER, BOOL, CELL, REAL, FUNCTION } type;
+    enum { NUMBER, BOOL, CELL, REAL, FUNCTION, DELAYS, NUMBERS, CONNECTIVITY } type;
     int required;
     size_t fallback; /* of numbers and truths; options are those of the cell */
 } keys[KEY_COUNT] = {
@@ -51,11 +57,16 @@ static const struct {
     [KEY_ACTIVATION] = {"activation", FUNCTION, 0, 0},
     [KEY_GATE_ACTIVATION] = {"gate_activation", FUNCTION, 0, 0},
     [KEY_OUTPUT_ACTIVATION] = {"output_activation", FUNCTION, 0, 0},
+    [KEY_DELAYS] = {"delays", DELAYS, 0, 0},
+    [KEY_DILATED] = {"dilated", BOOL, 0, 0},
+    [KEY_PERIODS] = {"periods", NUMBERS, 0, 0},
+    [KEY_GROUP_SIZES] = {"group_sizes", NUMBERS, 0, 0},
+    [KEY_CONNECTIVITY] = {"connectivity", CONNECTIVITY, 0, 0},
 };
 
 /* The value of a key, in the member of its type. */
 typedef struct value {
-    size_t number; /* also truth, 0 or 1, and the enumerator of a cell */
+    size_t number; /* also truth, 0 or 1, the enumerator of a cell, the length of a list */
     double real;
     frnn_function function;
     frnn_span text; /* as it stands in the JSON, strings without quotes; at == NULL: it does not */
@@ -105,14 +116,40 @@ static frnn_status read_function(char *message, enum key key, value *v) {
     return FRNN_OK;
 }
 
+static frnn_status read_connectivity(char *message, value *v) {
+    v->number = frnn_span_is(v->text, "full");
+    if (v->number || frnn_span_is(v->text, "slower"))
+        return FRNN_OK;
+    return refuse_value(message, KEY_CONNECTIVITY, v->text, ", expected 'slower' or 'full'");
+}
+
+/* A list has no number below 1, and one number at least. */
+static frnn_status check_list(char *message, enum key key, const value *v, const size_t *numbers) {
+    if (v->number == 0)
+        return refuse_value(message, key, v->text, ", expected at least one number");
+    for (size_t i = 0; i < v->number; i++) {
+        if (numbers[i] < 1)
+            return refuse_value(message, key, v->text, ", expected numbers from 1 on");
+    }
+    return FRNN_OK;
+}
+
 static frnn_status read_value(char *message, frnn_json *json, enum key key, value *v) {
     const char *begin = json->at;
+    size_t list[FRNN_MAX_GROUPS]; /* read once more when it is known what to do with it */
+    double fractions[FRNN_MAX_DELAYS];
     switch (keys[key].type) {
     case NUMBER:
         frnn_json_number(json, &v->number);
         break;
     case BOOL:
         frnn_json_bool(json, &v->number);
+        break;
+    case DELAYS:
+        frnn_json_mixed(json, list, fractions, FRNN_MAX_DELAYS, &v->number);
+        break;
+    case NUMBERS:
+        frnn_json_numbers(json, list, FRNN_MAX_GROUPS, &v->number);
         break;
     default:
         frnn_json_string(json, &v->text, 0);
@@ -127,12 +164,16 @@ static frnn_status read_value(char *message, frnn_json *json, enum key key, valu
         return read_real(message, key, v);
     case FUNCTION:
         return read_function(message, key, v);
-    default: /* words and numbers, which spaces may precede */
+    case CONNECTIVITY:
+        return read_connectivity(message, v);
+    default: /* words, numbers and lists, which spaces may precede */
         while (*begin <= ' ')
             begin++;
         v->text = (frnn_span){begin, (size_t)(json->at - begin)};
-        return FRNN_OK;
     }
+    if (keys[key].type == DELAYS || keys[key].type == NUMBERS)
+        return check_list(message, key, v, list);
+    return FRNN_OK;
 }
 
 /* The values of all keys, from the JSON of the architecture. */
@@ -194,6 +235,75 @@ static void set_option(frnn_config *net, enum key key, const value *v) {
     }
 }
 
+static frnn_status refuse_option(char *message, const frnn_config *net, enum key key,
+                                 const value *v) {
+    const char *beside = "";
+    if (key == KEY_PERIODS && net->num_delays > 0)
+        beside = " beside 'delays'";
+    else if (key == KEY_PERIODS && net->proj_size > 0)
+        beside = " beside 'proj_size'";
+    return frnn_refuse(message, "fastrnn metadata: '%s' is %q, which no %s net has%s",
+                       keys[key].name, v->text, frnn_cell_get(net->cell)->name, beside);
+}
+
+/* Whole parts name the tensors of delays, so that they must differ. */
+static frnn_status set_delays(char *message, frnn_config *net, const value *values) {
+    const frnn_span text = values[KEY_DELAYS].text, dilated = values[KEY_DILATED].text;
+    net->dilated = (int)values[KEY_DILATED].number;
+    if (text.at == NULL) {
+        if (net->dilated)
+            return refuse_value(message, KEY_DILATED, dilated, ", but there are no 'delays'");
+        return FRNN_OK;
+    }
+    frnn_json json = frnn_json_begin(text.at, text.size);
+    frnn_json_mixed(&json, net->delays, net->fractions, FRNN_MAX_DELAYS, &net->num_delays);
+    if (net->dilated) {
+        if (net->num_delays != net->num_layers)
+            return refuse_value(message, KEY_DELAYS, text,
+                                ", expected as many numbers as there are layers");
+        return FRNN_OK;
+    }
+    for (size_t i = 1; i < net->num_delays; i++) {
+        if (net->delays[i] <= net->delays[i - 1])
+            return refuse_value(message, KEY_DELAYS, text,
+                                ", expected numbers whose whole parts ascend");
+    }
+    if (net->num_delays == 1 && net->delays[0] == 1 && net->fractions[0] == 0)
+        net->num_delays = net->delays[0] = 0; /* what every net has */
+    return FRNN_OK;
+}
+
+static frnn_status set_groups(char *message, frnn_config *net, const value *values) {
+    static const char no_periods[] = ", but there are no 'periods'";
+    const frnn_span periods = values[KEY_PERIODS].text, sizes = values[KEY_GROUP_SIZES].text;
+    size_t count;
+    net->full = (int)values[KEY_CONNECTIVITY].number;
+    if (periods.at == NULL) {
+        if (sizes.at != NULL)
+            return refuse_value(message, KEY_GROUP_SIZES, sizes, no_periods);
+        if (net->full)
+            return refuse_value(message, KEY_CONNECTIVITY, values[KEY_CONNECTIVITY].text,
+                                no_periods);
+        return FRNN_OK;
+    }
+    if (sizes.at == NULL)
+        return refuse_value(message, KEY_PERIODS, periods, ", but there are no 'group_sizes'");
+    frnn_json json = frnn_json_begin(periods.at, periods.size);
+    frnn_json_numbers(&json, net->periods, FRNN_MAX_GROUPS, &net->num_groups);
+    json = frnn_json_begin(sizes.at, sizes.size);
+    frnn_json_numbers(&json, net->group_sizes, FRNN_MAX_GROUPS, &count);
+    if (count != net->num_groups)
+        return refuse_value(message, KEY_GROUP_SIZES, sizes,
+                            ", expected as many numbers as there are 'periods'");
+    size_t left = net->hidden_size, i = 0;
+    for (; i < count && net->group_sizes[i] <= left; i++)
+        left -= net->group_sizes[i];
+    if (i < count || left > 0)
+        return refuse_value(message, KEY_GROUP_SIZES, sizes,
+                            ", expected numbers whose sum is 'hidden_size'");
+    return FRNN_OK;
+}
+
 /* Options are set one by one, to see which of them no net of that cell has. */
 static frnn_status set_config(frnn_model *model, const value *values) {
     const frnn_cell cell = (frnn_cell)values[KEY_CELL].number;
@@ -208,14 +318,21 @@ static frnn_status set_config(frnn_model *model, const value *values) {
                            "'hidden_size' %z, 'num_layers' %z, 'bidirectional' %s",
                            frnn_cell_get(cell)->name, net.input_size, net.hidden_size,
                            net.num_layers, net.num_directions == 2 ? "true" : "false");
-    for (unsigned key = KEY_OPTIONS; key < KEY_COUNT; key++) {
+    for (unsigned key = KEY_OPTIONS; key < KEY_STRUCTURES; key++) {
         if (values[key].text.at == NULL)
             continue;
         set_option(&net, (enum key)key, &values[key]);
         if (frnn_config_check(&net) != FRNN_OK)
-            return frnn_refuse(model->message, "fastrnn metadata: '%s' is %q, which no %s net has",
-                               keys[key].name, values[key].text, frnn_cell_get(cell)->name);
+            return refuse_option(model->message, &net, (enum key)key, &values[key]);
     }
+    if (set_delays(model->message, &net, values) != FRNN_OK)
+        return FRNN_E_FILE;
+    if (frnn_config_check(&net) != FRNN_OK)
+        return refuse_option(model->message, &net, KEY_DELAYS, &values[KEY_DELAYS]);
+    if (set_groups(model->message, &net, values) != FRNN_OK)
+        return FRNN_E_FILE;
+    if (frnn_config_check(&net) != FRNN_OK)
+        return refuse_option(model->message, &net, KEY_PERIODS, &values[KEY_PERIODS]);
     model->config = net;
     return FRNN_OK;
 }

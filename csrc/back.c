@@ -11,8 +11,29 @@
 #define CHUNK_BYTES (512 * 1024)
 #define CHUNK_PART  4
 
-size_t frnn_checkpoint_unit(size_t batch) {
-    return frnn_sum_steps(batch);
+/* The smallest common multiple, SIZE_MAX if there is none in range. */
+static size_t common_multiple(size_t a, size_t b) {
+    size_t x = a, y = b, product = a;
+    while (y != 0) {
+        const size_t rest = x % y;
+        x = y;
+        y = rest;
+    }
+    return a == SIZE_MAX || !frnn_mul(&product, b / x) ? SIZE_MAX : product;
+}
+
+size_t frnn_checkpoint_unit(const frnn_config *net, size_t batch) {
+    size_t unit = 1, rows = batch;
+    if (frnn_config_check(net) != FRNN_OK)
+        return SIZE_MAX;
+    for (size_t layer = 0; layer < (net->dilated ? net->num_layers : 1); layer++) {
+        const frnn_part part = frnn_part_shape(net, layer);
+        rows = batch;
+        if (!frnn_mul(&rows, part.span))
+            return SIZE_MAX;
+        unit = common_multiple(unit, part.span * frnn_sum_steps(rows));
+    }
+    return unit;
 }
 
 size_t frnn_sum_steps(size_t batch) {
@@ -28,7 +49,7 @@ size_t frnn_super_steps(size_t batch) {
 
 /* Staggered as all rows are. */
 size_t frnn_dz_row(const frnn_part *part) {
-    const size_t columns = part->back_slots * part->hidden_size;
+    const size_t columns = part->dz_slots * part->dz_units;
     return (columns + FRNN_BLOCK - 1) / FRNN_BLOCK * FRNN_BLOCK + FRNN_STAGGER;
 }
 
@@ -37,7 +58,7 @@ size_t frnn_x_row(const frnn_part *part) {
 }
 
 /* Visits of a chunk: whole chains of the sums, and no more than one of their super-sums. */
-static size_t chunk_steps(const frnn_part *part, size_t itemsize, size_t batch) {
+size_t frnn_back_chunk_visits(const frnn_part *part, size_t itemsize, size_t batch) {
     const size_t unit = frnn_sum_steps(batch);
     const size_t bytes = unit * batch * frnn_dz_row(part) * itemsize;
     const size_t most = frnn_super_steps(batch) / unit;
@@ -46,17 +67,22 @@ static size_t chunk_steps(const frnn_part *part, size_t itemsize, size_t batch) 
     return unit * frnn_min(frnn_max(target / frnn_max(bytes, 1), 1), most);
 }
 
-static int lay_out(const frnn_part *part, size_t itemsize, size_t steps, size_t batch, int ragged,
-                   frnn_back_space *w) {
+size_t frnn_back_reach(const frnn_part *part) {
+    return (part->history[0] - 1) / part->span + 1;
+}
+
+int frnn_back_layout(const frnn_part *part, size_t itemsize, size_t steps, size_t batch, int ragged,
+                     frnn_back_space *w) {
     w->size = 0;
-    size_t most =
-        frnn_dz_row(part); /* bytes of a chain, which chunk_steps() multiplies unchecked */
+    size_t most = frnn_dz_row(
+        part); /* bytes of a chain, which frnn_back_chunk_visits() multiplies unchecked */
     if (!frnn_mul(&most, frnn_max(batch, FRNN_SUM_ROWS)) || !frnn_mul(&most, itemsize))
         return 0;
-    steps = frnn_min(steps, chunk_steps(part, itemsize, batch));
+    steps = frnn_min(steps, frnn_back_chunk_visits(part, itemsize, batch));
     const size_t inner = part->projected || part->reset_before, some = ragged ? batch : 0;
     const size_t longest = frnn_max(part->h_ld, part->ld);
-    return frnn_append(&w->size, &w->dz, steps + 1, batch, frnn_dz_row(part), itemsize) &&
+    return frnn_append(&w->size, &w->dz, steps + frnn_back_reach(part), batch, frnn_dz_row(part),
+                       itemsize) &&
            frnn_append(&w->size, &w->h, steps, batch, part->h_ld, itemsize) &&
            frnn_append(&w->size, &w->x, steps, batch, frnn_x_row(part), itemsize) &&
            frnn_append(&w->size, &w->dp, part->projected ? steps : 0, batch, part->h_ld,
@@ -65,6 +91,8 @@ static int lay_out(const frnn_part *part, size_t itemsize, size_t steps, size_t 
            frnn_append(&w->size, &w->dinner, inner, batch, part->ld, itemsize) &&
            frnn_append(&w->size, &w->partial, steps, batch, FRNN_PARTIAL, itemsize) &&
            frnn_append(&w->size, &w->sum, 1, 1, frnn_dz_row(part), itemsize) &&
+           frnn_append(&w->size, &w->lanes, part->mask_blocks > 0, part->h_ld, FRNN_BLOCK,
+                       itemsize) &&
            frnn_append(&w->size, &w->dy, some, part->output_size, 1, itemsize) &&
            frnn_append(&w->size, &w->dz_next, some, frnn_dz_row(part), 1, itemsize) &&
            frnn_append(&w->size, &w->c_prev, some, part->ld, 1, itemsize) &&
@@ -77,9 +105,11 @@ static int lay_out(const frnn_part *part, size_t itemsize, size_t steps, size_t 
 int frnn_part_back_scratch(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
                            int ragged, size_t *size) {
     frnn_back_space w = {0};
+    if (part->gates > 0 && part->structured)
+        return frnn_rows_back_scratch(part, itemsize, steps, batch, ragged, size);
     if (part->gates == 0) /* what arrives at the initial state of a row */
         w.size = ragged ? part->ld * itemsize : 0;
-    else if (!lay_out(part, itemsize, steps, batch, ragged, &w))
+    else if (!frnn_back_layout(part, itemsize, steps, batch, ragged, &w))
         return 0;
     *size = w.size;
     return 1;
@@ -97,11 +127,21 @@ static size_t step_at(const frnn_part_back *run, size_t i) {
     return run->reverse ? i : run->steps - 1 - i;
 }
 
+/* Visits of several steps are counted from the end, so that the first of all may have fewer. */
+size_t frnn_back_first(const frnn_part_back *run, size_t i) {
+    const size_t end = run->times - i * run->span;
+    return end > run->span ? end - run->span : 0;
+}
+
 size_t frnn_back_rows(const frnn_part_back *run, size_t i) {
+    if (run->span > 0)
+        return (run->times - i * run->span - frnn_back_first(run, i)) * run->rows;
     return run->ragged == NULL ? run->batch : frnn_ragged_rows(run->ragged, forward_visit(run, i));
 }
 
 size_t frnn_back_saved_row(const frnn_part_back *run, size_t i) {
+    if (run->span > 0)
+        return run->first + frnn_back_first(run, i) * run->rows;
     return run->ragged == NULL ? step_at(run, i) * run->batch
                                : run->ragged->offset[forward_visit(run, i)];
 }
@@ -109,7 +149,10 @@ size_t frnn_back_saved_row(const frnn_part_back *run, size_t i) {
 ptrdiff_t frnn_back_at(const frnn_part_back *run, size_t i, size_t row, ptrdiff_t step,
                        ptrdiff_t row_step) {
     size_t t, b = row;
-    if (run->ragged == NULL) {
+    if (run->span > 0) {
+        t = frnn_back_first(run, i) + row / run->rows;
+        b = row % run->rows;
+    } else if (run->ragged == NULL) {
         t = step_at(run, i);
     } else {
         t = frnn_ragged_time(run->ragged, row, forward_visit(run, i), run->reverse);
@@ -123,11 +166,18 @@ int frnn_back_restarts(const frnn_part_back *run, size_t i, size_t row) {
            frnn_ragged_restarts(run->ragged, row, forward_visit(run, i), run->reverse);
 }
 
-/* out = dz U, for rows that follow one another. */
-static void recurrent_product(const frnn_part_back *run, size_t rows, const void *dz, void *out,
-                              void *partial) {
+char *frnn_back_dz(const frnn_part_back *run, const frnn_back_space *w) {
     const frnn_part *part = run->part;
-    const size_t gates = part->reset_before ? part->gates - 1 : part->gates;
+    return run->scratch + w->dz +
+           frnn_back_reach(part) * run->batch * frnn_dz_row(part) * run->itemsize;
+}
+
+/* The product of some gates with the matrix of a delay. */
+static void product_back(const frnn_part_back *run, const frnn_back_space *w, size_t rows,
+                         size_t delay, size_t first, size_t gates, const void *dz, void *out,
+                         void *partial) {
+    const frnn_part *part = run->part;
+    const size_t gate = part->output_blocks * FRNN_BLOCK * part->hidden_size;
     const frnn_project_back product = {
         .rows = rows,
         .k = part->hidden_size,
@@ -136,27 +186,60 @@ static void recurrent_product(const frnn_part_back *run, size_t rows, const void
         .last = gates - 1,
         .a = dz,
         .a_row = (ptrdiff_t)frnn_dz_row(part),
-        .w = run->w_hh,
+        .a_gate = part->hidden_size,
+        .w = run->w_hh + (delay * part->gates + first) * gate * run->itemsize,
         .out = out,
         .out_row = (ptrdiff_t)part->h_ld,
         .partial = partial,
     };
-    if (rows > 0)
-        run->kernels->project_back(&product);
+    /* lists of the last gate lie behind those of all others */
+    const size_t lists = part->mask_blocks == 0 ? 0
+                                                : run->lists.begin[part->blocks] *
+                                                      part->num_delays * first * FRNN_BLOCK;
+    if (part->mask_blocks == 0) {
+        if (rows > 0)
+            run->kernels->project_back(&product);
+        return;
+    }
+    for (size_t row = 0; row < rows; row++) {
+        const frnn_lists_back one = {
+            .hidden_size = part->hidden_size,
+            .k = part->output_size,
+            .blocks = part->blocks,
+            .gates = gates,
+            .last = gates - 1,
+            .a = (const char *)dz + row * frnn_dz_row(part) * run->itemsize,
+            .lists = &run->lists,
+            .w = run->w_hh + lists * run->itemsize,
+            .piece = delay,
+            .pieces = part->num_delays,
+            .lanes = run->scratch + w->lanes,
+            .out = (char *)out + row * part->h_ld * run->itemsize,
+        };
+        run->kernels->lists_back(&one);
+    }
 }
 
-/* Through the projection: what arrives at its output, to dp, and then at the cell. */
-static void unproject(const frnn_part_back *run, const frnn_step_back *step, size_t continued,
-                      char *dp, void *inner) {
+void frnn_back_recurrent(const frnn_part_back *run, const frnn_back_space *w, size_t rows,
+                         size_t delay, const void *dz, void *out, void *partial) {
+    const size_t gates = run->part->gates - (run->part->reset_before != 0);
+    product_back(run, w, rows, delay, 0, gates, dz, out, partial);
+}
+
+void frnn_back_reset(const frnn_part_back *run, const frnn_back_space *w, size_t rows, size_t delay,
+                     const char *dz, char *given, char *out, void *partial) {
     const frnn_part *part = run->part;
-    const size_t itemsize = run->itemsize, row = part->h_ld * itemsize, rows = step->row_end;
-    if (continued > 0)
-        recurrent_product(run, continued, step->dz_next, dp, step->partial);
-    memcpy(dp + continued * row, run->dh + continued * row, (rows - continued) * row);
-    for (size_t b = 0; b < rows && step->dy != NULL; b++)
-        run->kernels->add((const char *)step->dy +
-                              (ptrdiff_t)b * step->dy_row * (ptrdiff_t)itemsize,
-                          dp + b * row, part->output_size);
+    const size_t dz_row = frnn_dz_row(part) * run->itemsize, row = part->h_ld * run->itemsize;
+    const size_t gate = part->hidden_size * run->itemsize, last = part->gates - 1;
+    product_back(run, w, rows, delay, last, 1, dz + last * gate, given, partial);
+    for (size_t i = 0; i < rows; i++)
+        run->kernels->add_product(given + i * row, dz + i * dz_row + part->gates * gate,
+                                  out + i * row, part->hidden_size);
+}
+
+void frnn_back_unproject(const frnn_part_back *run, size_t rows, const void *dp, void *inner,
+                         void *partial) {
+    const frnn_part *part = run->part;
     const frnn_project_back product = {
         .rows = rows,
         .k = part->output_size,
@@ -167,13 +250,26 @@ static void unproject(const frnn_part_back *run, const frnn_step_back *step, siz
         .w = run->w_hr,
         .out = inner,
         .out_row = (ptrdiff_t)part->ld,
-        .partial = step->partial,
+        .partial = partial,
     };
     run->kernels->project_back(&product);
 }
 
-/* What does not change from visit to visit. */
-static frnn_step_back step_begin(const frnn_part_back *run, const frnn_back_space *w) {
+/* Through the projection: what arrives at its output, to dp, and then at the cell. */
+static void unproject(const frnn_part_back *run, const frnn_back_space *w,
+                      const frnn_step_back *step, size_t continued, char *dp, void *inner) {
+    const frnn_part *part = run->part;
+    const size_t itemsize = run->itemsize, row = part->h_ld * itemsize, rows = step->row_end;
+    frnn_back_recurrent(run, w, continued, 0, step->dz_next, dp, step->partial);
+    memcpy(dp + continued * row, run->dh + continued * row, (rows - continued) * row);
+    for (size_t b = 0; b < rows && step->dy != NULL; b++)
+        run->kernels->add((const char *)step->dy +
+                              (ptrdiff_t)b * step->dy_row * (ptrdiff_t)itemsize,
+                          dp + b * row, part->output_size);
+    frnn_back_unproject(run, rows, dp, inner, step->partial);
+}
+
+frnn_step_back frnn_back_step(const frnn_part_back *run, const frnn_back_space *w) {
     const frnn_part *part = run->part;
     const frnn_step_back step = {
         .block_end = part->blocks,
@@ -182,7 +278,9 @@ static frnn_step_back step_begin(const frnn_part_back *run, const frnn_back_spac
         .plain = run->plain,
         .w_hh = run->w_hh,
         .vectors = part->vectors > 0 ? run->vectors : NULL,
+        .vector_size = part->width,
         .dz_row = frnn_dz_row(part),
+        .dz_gate = part->dz_units,
         .dy_row = run->dy_row,
         .gates_row = frnn_gates_row(part),
         .dh = part->projected ? run->scratch + w->dinner : run->dh,
@@ -190,6 +288,10 @@ static frnn_step_back step_begin(const frnn_part_back *run, const frnn_back_spac
         .dvectors = run->dvectors,
         .dvector_size = run->batch * part->ld,
         .reset_dh = part->reset_before ? run->scratch + w->dinner : NULL,
+        .delays = part->num_delays,
+        .delay_matrix = part->gates * part->output_blocks * FRNN_BLOCK * part->hidden_size,
+        .lists = part->mask_blocks > 0 ? &run->lists : NULL,
+        .lanes = run->scratch + w->lanes,
         .ld = part->ld,
         .partial = run->scratch + w->partial,
     };
@@ -212,12 +314,15 @@ static void step_saved(const frnn_part_back *run, size_t i, frnn_step_back *step
 }
 
 /* The kernel, for rows of which the first `continued` go on in the visit after this. */
-static void step_run(const frnn_part_back *run, frnn_step_back *step, size_t continued, char *dp,
-                     void *inner) {
+static void step_run(const frnn_part_back *run, const frnn_back_space *w, frnn_step_back *step,
+                     size_t continued, char *dp, void *inner) {
     const size_t rows = step->row_end;
     if (run->part->projected) {
-        unproject(run, step, continued, dp, inner);
+        unproject(run, w, step, continued, dp, inner);
         step->dz_next = step->dy = NULL;
+        continued = 0;
+    } else if (step->lists != NULL) {
+        frnn_back_recurrent(run, w, continued, 0, step->dz_next, run->dh, step->partial);
         continued = 0;
     }
     if (continued > 0) {
@@ -265,7 +370,8 @@ static char *cut(const frnn_part_back *run, const frnn_back_space *w, size_t i, 
             continue;
         char *const carry = run->carry + row * c_bytes;
         if (part->recurrent) {
-            recurrent_product(run, 1, dz + row * dz_bytes, given, run->scratch + w->partial);
+            frnn_back_recurrent(run, w, 1, 0, dz + row * dz_bytes, given,
+                                run->scratch + w->partial);
             run->kernels->add(given, run->scratch + w->dh0 + row * h_bytes, part->output_size);
         }
         run->kernels->add(carry, run->scratch + w->dcarry0 + row * c_bytes, part->hidden_size);
@@ -307,8 +413,8 @@ static void visit_steps(const frnn_part_back *run, const frnn_back_space *w, frn
     const frnn_part *part = run->part;
     const size_t dz_row = frnn_dz_row(part) * run->itemsize;
     const size_t chain = frnn_sum_steps(run->batch);
-    char *dz = run->scratch + w->dz + run->batch * dz_row, *dp = run->scratch + w->dp;
-    frnn_step_back step = step_begin(run, w);
+    char *dz = frnn_back_dz(run, w), *dp = run->scratch + w->dp;
+    frnn_step_back step = frnn_back_step(run, w);
     chunk->rows = 0;
     for (size_t i = chunk->first; i < chunk->first + chunk->count; i++) {
         const size_t rows = frnn_back_rows(run, i);
@@ -324,7 +430,7 @@ static void visit_steps(const frnn_part_back *run, const frnn_back_space *w, frn
         step_saved(run, i, &step);
         if (restarts)
             restore_start(run, w, i, &step);
-        step_run(run, &step, continued, dp, run->scratch + w->dinner);
+        step_run(run, w, &step, continued, dp, run->scratch + w->dinner);
         *next = restarts ? cut(run, w, i, rows, dz) : dz;
         dz += rows * dz_row;
         dp += rows * part->h_ld * run->itemsize;
@@ -341,8 +447,8 @@ static void visit_initial(const frnn_part_back *run, const frnn_back_space *w, c
     const frnn_cell_info *cell = frnn_cell_get(run->net->cell);
     const size_t elements = run->batch * part->ld, h_elements = run->batch * part->h_ld;
     if (part->recurrent)
-        recurrent_product(run, frnn_back_rows(run, run->steps - 1), dz, run->dh,
-                          run->scratch + w->partial);
+        frnn_back_recurrent(run, w, frnn_back_rows(run, run->steps - 1), 0, dz, run->dh,
+                            run->scratch + w->partial);
     if (run->ragged != NULL && run->ragged->reset != NULL) {
         run->kernels->add(run->scratch + w->dh0, run->dh, h_elements);
         run->kernels->add(run->scratch + w->dcarry0, run->carry, elements);
@@ -364,8 +470,8 @@ static void visit_initial(const frnn_part_back *run, const frnn_back_space *w, c
 
 /* ---- Gradient of the input ------------------------------------------------------------------ */
 
-static void input_chunk(const frnn_part_back *run, const frnn_back_space *w,
-                        const frnn_back_chunk *chunk) {
+void frnn_back_input(const frnn_part_back *run, const frnn_back_space *w,
+                     const frnn_back_chunk *chunk) {
     const frnn_part *part = run->part;
     const ptrdiff_t itemsize = (ptrdiff_t)run->itemsize;
     const size_t row_bytes = frnn_x_row(part) * run->itemsize;
@@ -376,8 +482,9 @@ static void input_chunk(const frnn_part_back *run, const frnn_back_space *w,
         .blocks = (part->input_size - 1) / FRNN_BLOCK + 1,
         .gates = part->gates,
         .last = part->back_slots - 1,
-        .a = run->scratch + w->dz + run->batch * frnn_dz_row(part) * run->itemsize,
+        .a = frnn_back_dz(run, w),
         .a_row = (ptrdiff_t)frnn_dz_row(part),
+        .a_gate = part->hidden_size,
         .w = run->w_ih,
         .out = run->scratch + w->x,
         .out_row = (ptrdiff_t)frnn_x_row(part),
@@ -409,13 +516,13 @@ static void turn_adjoint(const frnn_part_back *run, const frnn_back_space *w,
     memcpy(run->carry, sorted, run->batch * c_bytes);
 }
 
-void frnn_part_backward(const frnn_part_back *run) {
+static void backward(const frnn_part_back *run) {
     const frnn_part *part = run->part;
     const size_t dz_row = frnn_dz_row(part) * run->itemsize;
     const size_t super = frnn_super_steps(run->batch);
-    const size_t most = chunk_steps(part, run->itemsize, run->batch);
+    const size_t most = frnn_back_chunk_visits(part, run->itemsize, run->batch);
     frnn_back_space w;
-    lay_out(part, run->itemsize, run->steps, run->batch, run->ragged != NULL, &w);
+    frnn_back_layout(part, run->itemsize, run->steps, run->batch, run->ragged != NULL, &w);
     char *const kept = run->scratch + w.dz, *next = NULL;
     if (run->ragged != NULL) {
         turn_adjoint(run, &w, frnn_ragged_sort);
@@ -434,7 +541,7 @@ void frnn_part_backward(const frnn_part_back *run) {
         if (run->gradients != NULL)
             frnn_back_sums(run, &w, &chunk);
         if (run->dx != NULL)
-            input_chunk(run, &w, &chunk);
+            frnn_back_input(run, &w, &chunk);
         if (run->gradients != NULL && position >= super && (chunk.count == to_super || end))
             frnn_back_fold(run);
         first += chunk.count;
@@ -449,4 +556,11 @@ void frnn_part_backward(const frnn_part_back *run) {
         turn_adjoint(run, &w, frnn_ragged_unsort);
     if (run->gradients != NULL && run->last)
         frnn_back_totals(run);
+}
+
+void frnn_part_backward(const frnn_part_back *run) {
+    if (run->part->structured)
+        frnn_rows_backward(run);
+    else
+        backward(run);
 }

@@ -160,6 +160,23 @@ typedef struct frnn_function {
 
 typedef enum frnn_dtype { FRNN_F32, FRNN_F64, FRNN_DTYPE_COUNT } frnn_dtype;
 
+/* Time structures, any of which every cell with gates can have; at most one of delays and clocks.
+ *
+ *   delays   U h of the equations above becomes the sum over k of U_k h_{t - d_k}, shortest delay
+ *            first. What else a cell reads of the past (c, h itself, u) is that of the shortest
+ * one. With a fraction f, h_{t-d} becomes (1 - f) h_{t-d} + f h_{t-d-1}; only forward. A dilated
+ * net has one delay for each layer. clocks   units are in groups, in their order; one of period p
+ * is active at steps whose number is a multiple of p, and keeps all of its state otherwise. It
+ * reads the outputs (of the step before) of groups that are at least as slow, with `full` of all.
+ * The elements of weight_hh that would connect others are not read. Not with a projection, nor for
+ *            GRU_RESET_BEFORE, whose resting units would have to open their gates.
+ *   mask     which recurrent connections there are: rows of 16 units (of all gates) that read an
+ *            output together are the blocks that are stored and multiplied.
+ *
+ * MINGRU has no recurrent matrix: at most one delay, and no mask. LEAKY has no time structure. */
+#define FRNN_MAX_DELAYS 16
+#define FRNN_MAX_GROUPS 64
+
 /* What a net is. Layers are stacked: layer 0 reads x, layer l reads the output of layer l - 1.
  * With two directions the output has 2 * hidden_size values a step, forward first, and so has
  * the input of the layers above the first. */
@@ -177,6 +194,16 @@ typedef struct frnn_config {
     double cell_clip;      /* likewise; LSTMs only */
     /* Those that a cell does not have are tanh, sigmoid and tanh. */
     frnn_function activation, gate_activation, output_activation;
+    /* Time structure, see there; all of it 0: each unit reads the step before, at every step. */
+    size_t num_delays; /* at most FRNN_MAX_DELAYS; 0: the one delay 1 */
+    size_t delays[FRNN_MAX_DELAYS];
+    double fractions[FRNN_MAX_DELAYS]; /* [0, 1): of a step that a delay is longer */
+    int dilated;                       /* layer l has the single delay number l */
+    size_t num_groups;                 /* at most FRNN_MAX_GROUPS; 0: no clocks */
+    size_t periods[FRNN_MAX_GROUPS];
+    size_t group_sizes[FRNN_MAX_GROUPS]; /* their sum is hidden_size */
+    int full;                            /* groups read faster ones too */
+    size_t mask_blocks;                  /* 0: no mask; else see frnn_weights.mask */
 } frnn_config;
 
 /* float32, one layer, one direction, no options; change what differs. */
@@ -194,7 +221,16 @@ typedef struct frnn_config {
      0,                                                                                            \
      {(cell) == FRNN_CELL_MINGRU ? FRNN_IDENTITY : FRNN_TANH, 0, 0},                               \
      {FRNN_SIGMOID, 0, 0},                                                                         \
-     {FRNN_TANH, 0, 0}}
+     {FRNN_TANH, 0, 0},                                                                            \
+     0,                                                                                            \
+     {0},                                                                                          \
+     {0},                                                                                          \
+     0,                                                                                            \
+     0,                                                                                            \
+     {0},                                                                                          \
+     {0},                                                                                          \
+     0,                                                                                            \
+     0}
 
 /* FRNN_OK, or why not. Every function below checks its config so. */
 frnn_status frnn_config_check(const frnn_config *net);
@@ -212,7 +248,14 @@ typedef struct frnn_weights {
     const void *alpha;     /* [H], each in [0, 1]; leaky cells only, else NULL */
     const void *weight_hr; /* [P, H] with a projection, else NULL */
     const void *peephole;  /* [3 * H], p_i, p_f, p_o; LSTM_COUPLED [2 * H], p_i, p_o; else NULL */
+    const void *delayed[FRNN_MAX_DELAYS - 1]; /* as weight_hh, of the delays after the first */
+    const unsigned char *mask; /* [H, H] (with a projection [H, P]): not 0 where a unit reads an
+                                  output; with frnn_config.mask_blocks, else NULL */
 } frnn_weights;
+
+/* The blocks of a mask, [hidden_size, outputs]: columns that are not all 0 within 16 rows.
+ * frnn_config.mask_blocks is the largest of those numbers over all layers and directions. */
+size_t frnn_mask_blocks(const unsigned char *mask, size_t hidden_size, size_t outputs);
 
 /* Bytes of the packed weights of the whole net. */
 frnn_status frnn_packed_size(const frnn_config *net, size_t *size);
@@ -232,12 +275,21 @@ frnn_status frnn_state_size(const frnn_config *net, size_t batch, size_t *size);
 frnn_status frnn_state_reset(const frnn_config *net, size_t batch, void *state, size_t state_size);
 
 /* Reads or writes one array of a state: index 0 is h (u for LEAKY_POTENTIAL), index 1 is c.
- * values: contiguous [L * D, batch, H] of the net's dtype, h with a projection [L * D, batch, P]. A
- * state must be reset once before its arrays are set. */
+ * values: contiguous [L * D, batch, H] of the net's dtype, h with a projection [L * D, batch, P].
+ * With delays each layer and direction has as many steps in place of one, the oldest first: of h
+ * and u as many as its longest delay, of c as its shortest. A state must be reset once before its
+ * arrays are set. */
 frnn_status frnn_state_get(const frnn_config *net, size_t batch, const void *state,
                            size_t state_size, size_t index, void *values);
 frnn_status frnn_state_set(const frnn_config *net, size_t batch, void *state, size_t state_size,
                            size_t index, const void *values);
+
+/* The clocks of a net with groups: how many steps each row [batch] has done; 0 after a reset. Rows
+ * whose clocks differ are run one by one. */
+frnn_status frnn_state_get_clock(const frnn_config *net, size_t batch, const void *state,
+                                 size_t state_size, unsigned long long *clock);
+frnn_status frnn_state_set_clock(const frnn_config *net, size_t batch, void *state,
+                                 size_t state_size, const unsigned long long *clock);
 
 /* ---- Running ------------------------------------------------------------------------------ */
 
@@ -361,12 +413,14 @@ frnn_status frnn_adjoint_get(const frnn_config *net, size_t steps, size_t batch,
 frnn_status frnn_adjoint_set(const frnn_config *net, size_t steps, size_t batch, void *adjoint,
                              size_t adjoint_size, size_t index, const void *values);
 
-size_t frnn_checkpoint_unit(size_t batch);
+/* Steps; the longest of a net's layers. SIZE_MAX if there is no such number. */
+size_t frnn_checkpoint_unit(const frnn_config *net, size_t batch);
 
 /* Arrays for the gradients of one layer in one direction, of the shapes of frnn_weights; NULL where
  * none is wanted. The gradients of both biases are equal, but for n of the GRU. */
 typedef struct frnn_gradients {
     void *weight_ih, *weight_hh, *bias_ih, *bias_hh, *alpha, *weight_hr, *peephole;
+    void *delayed[FRNN_MAX_DELAYS - 1];
 } frnn_gradients;
 
 typedef struct frnn_back {
@@ -549,14 +603,18 @@ frnn_status frnn_gated_leaky_backward(const frnn_gated_back *back);
 
 /* A model file is a safetensors file: the weights under PyTorch's names (weight_ih_l0,
  * weight_hh_l0_reverse, weight_hr_l0, ...) and under alpha_l0 and peephole_l0 (of LEAKY: alpha), in
- * the shapes of frnn_weights, and under the metadata key "fastrnn" one string that holds a JSON
- * object:
+ * the shapes of frnn_weights. The matrices of delays after the first have the whole part of the
+ * delay behind their name, weight_hh_l0_d8, weight_hh_l0_reverse_d8. A net with a mask has one for
+ * each layer and direction, recurrent_mask_l0 of dtype BOOL, whose bytes are 0 and 1. Recurrent
+ * weights outside a mask, and those that would connect a group of units to a faster one, are 0.
+ *
+ * Under the metadata key "fastrnn" there is one string that holds a JSON object:
  *
  *   {"format": 1, "cell": "lstm", "input_size": 40, "hidden_size": 128, "num_layers": 2,
  *    "bidirectional": true, "bias": true, "batch_first": false, "go_backwards": false,
  *    "proj_size": 64, "peephole": true, "clip": "0x1.8p+1", "cell_clip": "0x1.4p+3",
  *    "activation": "tanh", "gate_activation": "hard_sigmoid(0x1.999999999999ap-3, 0x1.0p-1)",
- *    "output_activation": "leaky_relu(0x1.47ae147ae147bp-7)"}
+ *    "output_activation": "leaky_relu(0x1.47ae147ae147bp-7)", "delays": [1, 8, "0x1.02p+6"]}
  *
  * format, cell, input_size and hidden_size are required. The others default to one layer of one
  * direction with biases, without options, and with the activations of FRNN_CONFIG. Activations have
@@ -565,10 +623,16 @@ frnn_status frnn_gated_leaky_backward(const frnn_gated_back *back);
  * rounded; "0x0.0p+0" is no limit. batch_first and go_backwards only matter to Python. dtype is
  * that of the tensors.
  *
+ * Time structures are "delays" whose whole parts ascend, or with "dilated": true one for each layer
+ * in any order; or "periods": [1, 4, 16] with "group_sizes": [64, 32, 32], and perhaps
+ * "connectivity": "full" in place of "slower". "delays": [1] is what every net has.
+ *
  * The reader trusts nothing: unknown, missing, duplicate, overlapping or misplaced tensors, holes,
- * trailing bytes, unknown keys, wrong shapes, retentions outside [0, 1], a header above
+ * trailing bytes, unknown keys, wrong shapes, retentions outside [0, 1], masks without a connection
+ * (of RNN: for some unit), weights of connections that are not there, a header above
  * FRNN_MODEL_MAX_HEADER bytes are errors. Names have no escapes and no control characters; metadata
- * values may have escapes that stand for ASCII; the architecture is at most 1024 characters long.
+ * values may have escapes that stand for ASCII; the architecture is at most 4096 characters long,
+ * which frnn_model_open() keeps on the stack.
  */
 #define FRNN_MODEL_MAX_HEADER  (256 * 1024)
 #define FRNN_MODEL_MAX_TENSORS 1024

@@ -45,9 +45,13 @@ static inline size_t frnn_itemsize(frnn_dtype dtype) {
     return dtype == FRNN_F32 ? 4 : 8;
 }
 
-static inline size_t frnn_blocks(const frnn_config *net) {
-    return (net->hidden_size - 1) / FRNN_BLOCK + 1;
+/* Blocks of 16 that so many units take. */
+static inline size_t frnn_blocks_of(size_t units) {
+    return (units - 1) / FRNN_BLOCK + 1;
 }
+
+/* Blocks of a layer's units: each group of units begins with a block of its own. */
+size_t frnn_blocks(const frnn_config *net);
 
 /* Values of h and of one direction's output. */
 static inline size_t frnn_output_size(const frnn_config *net) {
@@ -57,6 +61,12 @@ static inline size_t frnn_output_size(const frnn_config *net) {
 /* The input size of a layer. */
 static inline size_t frnn_layer_input(const frnn_config *net, size_t layer) {
     return layer == 0 ? net->input_size : net->num_directions * frnn_output_size(net);
+}
+
+/* Layers that differ in size: the first of all and the second, which stands for the rest, unless
+ * each has a delay of its own. */
+static inline size_t frnn_kinds(const frnn_config *net) {
+    return net->dilated ? net->num_layers : frnn_min(net->num_layers, 2);
 }
 
 /* Whether the fast kernels serve: those of the default activations, without limits. */
@@ -74,7 +84,8 @@ enum {
     FRNN_WEIGHT_COUNT
 };
 
-/* Elements of such an array of a layer; 0 if the net has none. Sizes have been found to fit. */
+/* Elements of such an array of a layer; 0 if the net has none; those of frnn_weights.delayed are
+ * numbered from FRNN_WEIGHT_COUNT on. Sizes have been found to fit. */
 size_t frnn_weight_elements(const frnn_config *net, size_t layer, int which);
 
 /* FRNN_OK if memory is there, aligned, and `size` is at least `needed`. */
@@ -86,11 +97,31 @@ frnn_status frnn_buffer_check(const void *memory, size_t size, size_t needed);
  * all of them compete for the same few lines of the first cache. */
 #define FRNN_STAGGER FRNN_BLOCK
 
+/* Units that share a clock, as kernels see them: groups lie from the slowest to the fastest, each
+ * from the begin of a block on. */
+typedef struct frnn_group {
+    size_t unit, size; /* of the caller's units */
+    size_t period;
+    size_t block, blocks;
+    size_t sources; /* groups that it reads: the first so many */
+    size_t readers; /* the first group that reads it, as do all that follow */
+} frnn_group;
+
+/* Columns of the packed recurrent matrix of group i: those of all that it reads. */
+static inline size_t frnn_group_k(const frnn_group *groups, size_t i) {
+    const frnn_group *last = &groups[groups[i].sources - 1];
+    return (last->block + last->blocks) * FRNN_BLOCK;
+}
+
+/* The groups of a net; returns their number. */
+size_t frnn_groups_get(const frnn_config *net, frnn_group *groups);
+
 /* A part is one layer in one direction; parts are numbered layer * D + direction. */
 typedef struct frnn_part {
     size_t input_size, hidden_size, blocks, gates;
     size_t slots;       /* of gates scratch */
     size_t back_slots;  /* of dz */
+    size_t dz_slots;    /* and what else lies there: r, where delays read r * h */
     size_t output_size; /* values of h: hidden_size, or those of a projection */
     size_t output_blocks;
     size_t vectors; /* that kernels read per unit: see frnn_step */
@@ -101,11 +132,30 @@ typedef struct frnn_part {
     int recurrent;  /* has a recurrent matrix */
     int projected;  /* has a projection */
     int reset_before; /* is GRU_RESET_BEFORE, whose recurrent matrix is packed in two */
+    int derived;      /* is LEAKY_POTENTIAL, whose h follows from c */
+    /* Time structure. */
+    const frnn_config *net;
+    int structured;       /* delays or clocks: not for the plain loop over time */
+    size_t groups;        /* 0: no clocks */
+    size_t mask_blocks;   /* not 0: the recurrent matrix is lists of blocks */
+    size_t dz_units;      /* units of a gate in dz: hidden_size, with clocks width */
+    size_t num_delays;    /* 1 or more */
+    const size_t *delays; /* ascending */
+    const double *fractions;
+    int interpolated;  /* some fraction is not 0 */
+    size_t span;       /* steps that do not wait for each other and can go side by side */
+    size_t ring;       /* steps of h in the state: the longest delay and a span */
+    size_t history[2]; /* steps in the caller's arrays of a state, h and c */
+    size_t c_ring;     /* steps of c in the state */
     /* Bytes from the start of the packed weights. */
     size_t w_ih, w_hh, bias, vector, w_hr, zeros;
-    /* Bytes from the start of the state: h is a ring of two steps [2][batch][h_ld], c [batch][ld].
-     */
+    size_t list_begin, list_k; /* [blocks + 1], [mask_blocks]: see frnn_lists */
+    /* Bytes from the start of the state: h is a ring of steps [ring][batch][h_ld], as is c
+     * [c_ring][batch][ld]; with clocks both are of one step, and sums that are kept follow. */
     size_t h, c;
+    size_t kept, kept_sums; /* [groups + 1] of uint64_t: see clocks.c; [batch][kept_elements] */
+    size_t kept_elements;
+    size_t window_elements; /* of all windows of a row: see clocks_back.c */
 } frnn_part;
 
 /* What the first bytes of packed weights and of a state hold, so that a buffer of another net or
@@ -145,12 +195,22 @@ int frnn_layout(const frnn_config *net, size_t steps, size_t batch, size_t index
 /* What a part is, without where it lies. */
 frnn_part frnn_part_shape(const frnn_config *net, size_t layer);
 
+/* The slot of a ring for step `slot` of those that a state holds, the oldest of them first. */
+size_t frnn_ring_slot(const frnn_part *part, uint64_t position, int c, size_t slot);
+
+/* Copies the units of a row between a state or an adjoint and the caller's array, where one of `to`
+ * and `from` is NULL. */
+void frnn_exchange_row(const frnn_config *net, size_t size, char *values, char *to,
+                       const char *from);
+
 /* Elements from row to row of gates. */
 size_t frnn_gates_row(const frnn_part *part);
 
 /* Where a part's share of what training saves lies, in bytes from its start; all have one size. */
 typedef struct frnn_saved {
-    size_t h0, c0; /* [batch][h_ld], [batch][ld]: the state before the first step */
+    size_t h0, c0; /* [batch][h_ld], [batch][ld]: the state before the first step; with delays
+                      [history][batch], or row by row [batch][history] */
+    size_t clocks; /* [batch] of uint64_t: likewise, of nets with groups */
     size_t gates;  /* [steps][batch][gates_row] */
     size_t c;      /* [steps][batch][ld]: c, or h where there is no c; of leaky units one step in
                       FRNN_SCAN_PIECE */
@@ -168,7 +228,12 @@ frnn_status frnn_header_check(const void *memory, uint32_t magic, const frnn_con
 frnn_status frnn_weights_check(const frnn_config *net, const frnn_weights *weights);
 
 /* The vectors of a part, [vectors][width] with zeros in the padding. */
-void frnn_pack_vectors(const frnn_part *part, size_t itemsize, const frnn_weights *w, void *to);
+void frnn_pack_vectors(const frnn_config *net, const frnn_part *part, const frnn_weights *w,
+                       void *to);
+
+/* Its recurrent matrices, and the lists of a masked one. */
+void frnn_pack_recurrent(const frnn_config *net, const frnn_part *part, const frnn_weights *w,
+                         char *to, char *list_begin, char *list_k);
 
 /* Packing: begin takes the buffer, and end marks it as complete; until then it is refused. */
 frnn_status frnn_pack_begin(const frnn_config *net, void *packed, size_t packed_size);
@@ -182,7 +247,8 @@ void frnn_pack_end(const frnn_config *net, void *packed);
  * row's first step, or in reverse from its last. Rows are sorted so that those that are left at a
  * visit are the first ones; what is kept of all visits lies packed, visit after visit. */
 typedef struct frnn_ragged {
-    size_t batch, visits;  /* visits: steps of the longest row */
+    size_t steps, batch;   /* of the caller */
+    size_t visits;         /* steps of the longest row */
     const size_t *order;   /* [batch]: the caller's number of each row; the longest come first */
     const size_t *length;  /* [batch]: steps of each row */
     const size_t *offset;  /* [steps + 1]: rows of all visits before */
@@ -216,6 +282,18 @@ int frnn_ragged_any_restart(const frnn_ragged *ragged, size_t visit, int reverse
 void frnn_ragged_sort(const frnn_ragged *ragged, const char *from, char *to, size_t bytes);
 void frnn_ragged_unsort(const frnn_ragged *ragged, const char *from, char *to, size_t bytes);
 
+/* ---- Rows of nets with a time structure (rows.c) --------------------------------------------- */
+
+/* Whether rows must be run one by one for their clocks. */
+int frnn_rows_apart(const uint64_t *clocks, size_t batch);
+
+/* Steps of a row; calls for each stretch of it that nothing starts anew in, in the order in which a
+ * direction visits them. Returns the length. A row without steps has one stretch without steps. */
+typedef void (*frnn_rows_visit)(void *context, size_t begin, size_t steps, size_t number, int last);
+size_t frnn_rows_length(const frnn_ragged *ragged, size_t steps, size_t b);
+size_t frnn_rows_stretches(const frnn_ragged *ragged, size_t steps, size_t b, int reverse,
+                           frnn_rows_visit visit, void *context);
+
 /* ---- Running a part ------------------------------------------------------------------------- */
 
 /* One part over a stretch of time. */
@@ -240,6 +318,10 @@ typedef struct frnn_part_run {
     const frnn_saved *layout;
     size_t index;              /* of the part */
     size_t begin;              /* of these steps in what is saved */
+    uint64_t stamp;            /* of the packed weights */
+    uint64_t *clocks;          /* [batch]: steps done, of nets with groups; else NULL */
+    char *keep_h0, *keep_c0;   /* of nets with a time structure: where training wants the state
+                                  before the first step; or NULL */
     const frnn_ragged *ragged; /* or NULL: every row does every step */
 } frnn_part_run;
 
@@ -283,6 +365,19 @@ typedef struct frnn_part_back {
     int last;          /* no stretch follows */
     char *scratch;     /* frnn_part_back_scratch() bytes */
     const frnn_ragged *ragged;
+    frnn_lists lists;          /* of a masked recurrent matrix, and the mask */
+    const unsigned char *mask; /* [hidden_size, output_size] */
+    /* Nets with a time structure. Visits go through `span` steps (0: they are steps) of `rows`
+     * rows, and steps and batch above are visits and rows of them; times are the steps. */
+    size_t span, rows, times;
+    size_t begin, end;      /* with clocks: the steps that are gone through */
+    int turned;             /* the second direction, whose steps are in their other order here */
+    const char *h0, *c0;    /* as saved: the state before the first step */
+    size_t first;           /* row of the first step in what was saved */
+    size_t b;               /* of a row that is run alone, its number; else 0 */
+    const uint64_t *clocks; /* [rows]: as saved */
+    char *dz_past;          /* of the adjoint: [reach][span * rows][dz_row], dz of later visits */
+    char *windows;          /* of the adjoint: see clocks_back.c */
 } frnn_part_back;
 
 /* Sums over rows are chains of about FRNN_SUM_ROWS rows, added up to sums of about FRNN_SUPER_ROWS

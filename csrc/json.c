@@ -29,11 +29,26 @@ static void skip_space(frnn_json *json) {
         json->at++;
 }
 
-static int take(frnn_json *json, char c) {
-    skip_space(json);
+/* Moves past the character if that comes next. */
+static int take_next(frnn_json *json, char c) {
     if (json->at == json->end || *json->at != c)
         return 0;
     json->at++;
+    return 1;
+}
+
+/* The same, past spaces. */
+static int take(frnn_json *json, char c) {
+    skip_space(json);
+    return take_next(json, c);
+}
+
+int frnn_json_word(frnn_json *json, const char *word) {
+    const char *at = json->at;
+    for (; *word != '\0'; word++, at++)
+        if (at == json->end || *at != *word)
+            return 0;
+    json->at = at;
     return 1;
 }
 
@@ -199,45 +214,14 @@ int frnn_json_number(frnn_json *json, size_t *number) {
     return frnn_json_digits(json, number);
 }
 
-int frnn_json_numbers(frnn_json *json, size_t *numbers, size_t room, size_t *count) {
-    *count = 0;
-    if (!take(json, '['))
-        return refuse(json, "'[' is expected");
-    if (take(json, ']'))
-        return 1;
-    do {
-        if (*count == room)
-            return refuse(json, "a list with too many numbers");
-        if (!frnn_json_number(json, &numbers[*count]))
-            return 0;
-        ++*count;
-    } while (take(json, ','));
-    return take(json, ']') || refuse(json, "',' or ']' is expected");
-}
-
 int frnn_json_bool(frnn_json *json, size_t *value) {
-    static const frnn_span words[] = {{"false", 5}, {"true", 4}};
     skip_space(json);
-    for (*value = 0; *value < 2; ++*value) {
-        frnn_span word = words[*value];
-        if (word.size <= (size_t)(json->end - json->at) &&
-            memcmp(json->at, word.at, word.size) == 0) {
-            json->at += word.size;
-            return 1;
-        }
-    }
-    return refuse(json, "true or false is expected");
+    *value = (size_t)frnn_json_word(json, "true");
+    return *value == 1 || frnn_json_word(json, "false") ||
+           refuse(json, "true or false is expected");
 }
 
 /* ---- Fractions in strings ----------------------------------------------------------------- */
-
-/* Like take, but not past spaces. */
-static int take_next(frnn_json *json, char c) {
-    if (json->at == json->end || *json->at != c)
-        return 0;
-    json->at++;
-    return 1;
-}
 
 /* The digits of the fraction, as the 52 low bits of a double; 0 if there are none. */
 static int take_fraction(frnn_json *json, uint64_t *fraction) {
@@ -288,4 +272,51 @@ int frnn_json_parameters(frnn_json *json, double *numbers, size_t count) {
             return 0;
     }
     return count == 0 || take_next(json, ')') || refuse(json, "')' is expected");
+}
+
+/* ---- Lists -------------------------------------------------------------------------------- */
+
+/* A number, or a string of one that is split. */
+static int read_mixed(frnn_json *json, size_t *whole, double *fraction) {
+    double number;
+    *fraction = 0;
+    if (!take(json, '"'))
+        return frnn_json_number(json, whole);
+    if (!frnn_json_hex(json, &number))
+        return 0;
+    if (!take_next(json, '"'))
+        return refuse(json, "'\"' is expected");
+    if (!(number >= 0 && number < (double)SIZE_MAX))
+        return refuse(json, "a number that is negative or too large");
+    *whole = (size_t)number;
+    *fraction = number - (double)*whole;
+    return 1;
+}
+
+/* fractions: NULL where all numbers are whole. */
+static int read_list(frnn_json *json, size_t *whole, double *fractions, size_t room,
+                     size_t *count) {
+    *count = 0;
+    if (!take(json, '['))
+        return refuse(json, "'[' is expected");
+    if (take(json, ']'))
+        return 1;
+    do {
+        const size_t i = *count;
+        if (i == room)
+            return refuse(json, "a list with too many numbers");
+        if (!(fractions == NULL ? frnn_json_number(json, &whole[i])
+                                : read_mixed(json, &whole[i], &fractions[i])))
+            return 0;
+        ++*count;
+    } while (take(json, ','));
+    return take(json, ']') || refuse(json, "',' or ']' is expected");
+}
+
+int frnn_json_numbers(frnn_json *json, size_t *numbers, size_t room, size_t *count) {
+    return read_list(json, numbers, NULL, room, count);
+}
+
+int frnn_json_mixed(frnn_json *json, size_t *whole, double *fractions, size_t room, size_t *count) {
+    return read_list(json, whole, fractions, room, count);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * A reader for the JSON of model files: it moves over bytes that nobody has checked, never past
- * their end, stores nothing and does not recurse. It knows objects, strings, lists of whole
- * numbers, true and false, and fractions inside strings; whoever calls it says what must come next.
+ * their end, stores nothing and does not recurse. It knows objects, strings, lists of numbers, true
+ * and false, and fractions inside strings; whoever calls it says what must come next.
  */
 #ifndef FRNN_JSON_H
 #define FRNN_JSON_H
@@ -27,6 +27,9 @@ typedef struct frnn_json {
 
 frnn_json frnn_json_begin(const char *text, size_t size);
 
+/* Moves past the word if that comes next, without space before it; if not, nothing is wrong. */
+int frnn_json_word(frnn_json *json, const char *word);
+
 /* Reads '{'; then one key and its ':' per call, the value being the caller's to read; at '}'
  * returns 0 with why == NULL. A key is as it stands in the text: it has no escapes. */
 int frnn_json_open(frnn_json *json);
@@ -48,6 +51,10 @@ int frnn_json_number(frnn_json *json, size_t *number);
 
 /* A list of `room` numbers at most. */
 int frnn_json_numbers(frnn_json *json, size_t *numbers, size_t room, size_t *count);
+
+/* The same, where some may be strings, as frnn_json_hex() reads them: each in two parts, the whole
+ * one, which fits in size_t, and what is left. No number is negative. */
+int frnn_json_mixed(frnn_json *json, size_t *whole, double *fractions, size_t room, size_t *count);
 
 /* true as 1, false as 0. */
 int frnn_json_bool(frnn_json *json, size_t *value);

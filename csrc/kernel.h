@@ -30,6 +30,8 @@
 
 #include "fastrnn.h"
 
+#include <stdint.h>
+
 #define FRNN_BLOCK 16 /* units in a block */
 
 /* out[r][p] = bias[p] + sum over k of a[r][k] * w[p][k], for rows r and all panels p. */
@@ -45,6 +47,23 @@ typedef struct frnn_project {
     void *partial; /* [rows][FRNN_PARTIAL]: sums between pieces of k */
 } frnn_project;
 
+/* A stretch of the chains of a recurrent product: what it multiplies, and where the chains stand
+ * after it. */
+typedef struct frnn_piece {
+    const void *past; /* [rows][past_row] */
+    size_t k;
+    void *sums; /* [rows][blocks][gates][16], rows sums_row elements apart; NULL: not wanted */
+} frnn_piece;
+
+/* Which blocks of 16 units by one column a masked matrix has: block b those of the columns
+ * columns[begin[b]] to columns[begin[b + 1] - 1], in ascending order. Its weights lie so:
+ *
+ *     w[begin[b] .. begin[b + 1] - 1][gate][16]     for each piece of the product in turn
+ */
+typedef struct frnn_lists {
+    const uint32_t *begin, *columns;
+} frnn_lists;
+
 /* One step of one layer in one direction: gates += U h_prev, then the cell. For a few inputs it is
  * cheaper to compute the input part here than to write and read it; the bits are the same. */
 typedef struct frnn_step {
@@ -55,20 +74,27 @@ typedef struct frnn_step {
     int plain;              /* those are the defaults, and there is no peephole */
     int backwards;          /* visit the blocks from the last to the first: what the step before
                                used last is still in the cache */
-    size_t recurrent_size;  /* of h_prev: hidden_size, or that of a projection */
-    const void *w_hh;       /* [blocks][recurrent_size][gates][16], or NULL: there is none */
-    const void *vectors;    /* [n][blocks * 16]: alpha, the recurrent bias of n, or the peephole */
-    const void *h_prev;     /* [rows][h_prev_row] */
-    size_t h_prev_row;
+    const void *w_hh;       /* [blocks][k of all pieces][gates][16], or NULL: there is none */
+    size_t recurrent_size;  /* k of all pieces, also of those that w_hh lies behind */
+    const frnn_piece
+        *pieces; /* what w_hh multiplies, in this order: with delays, and with clocks */
+    size_t num_pieces;
+    size_t past_row;
+    const void *start; /* what the chains start from, as sums; NULL: zeros */
+    size_t sums_row;
+    const frnn_lists *lists; /* of a masked matrix, or NULL */
+    const void *vectors;     /* [n][vector_size]: alpha, the recurrent bias of n, or the peephole */
+    size_t vector_size;
+    const void *h_prev; /* [rows][past_row]: what goes on by itself; that of the first piece */
     void *h;            /* [rows][ld]; not h_prev */
-    void *reset_h;      /* [rows][ld]: r * h_prev, GRU_RESET_BEFORE only */
-    const void *c_prev; /* [rows][ld] or NULL */
-    void *c;            /* [rows][ld] or NULL; may be c_prev */
-    size_t ld;          /* blocks * 16 or more */
-    int save;           /* leave in gates what the backward needs, activated gates mostly */
-    void *gates;        /* [rows][blocks][slots][16]: the input part; garbage if not saved */
-    size_t gates_row;   /* elements from row to row of it */
-    const void *x; /* [rows, input_size]: if not NULL, the input part is still to be computed */
+    const frnn_piece *reset_pieces; /* r * past, [rows][ld] each, GRU_RESET_BEFORE only */
+    const void *c_prev;             /* [rows][ld] or NULL */
+    void *c;                        /* [rows][ld] or NULL; may be c_prev */
+    size_t ld;                      /* blocks * 16 or more */
+    int save;         /* leave in gates what the backward needs, activated gates mostly */
+    void *gates;      /* [rows][blocks][slots][16]: the input part; garbage if not saved */
+    size_t gates_row; /* elements from row to row of it */
+    const void *x;    /* [rows, input_size]: if not NULL, the input part is still to be computed */
     ptrdiff_t x_row;
     size_t input_size;
     const void *w_ih; /* [blocks][input_size][gates][16] */
@@ -78,8 +104,11 @@ typedef struct frnn_step {
     ptrdiff_t y_row;
 } frnn_step;
 
-/* Elements per row of partial sums: the widest group of panels whose product is cut along k. */
-#define FRNN_PARTIAL 64
+/* Elements per row of partial sums: the widest group of panels whose product is cut along k. So few
+ * rows that one tile holds them may have more panels in a group, and take what FRNN_PARTIAL_ROWS
+ * would. */
+#define FRNN_PARTIAL      64
+#define FRNN_PARTIAL_ROWS 6
 
 /* h once more from what training saved of a step; rows may lie at any distance. */
 typedef struct frnn_hidden {
@@ -99,7 +128,7 @@ typedef struct frnn_emit {
     size_t rows, count;
     void *h; /* [rows][h_row] */
     size_t h_row;
-    void *y; /* [rows, count] */
+    void *y; /* [rows, count] or NULL */
     ptrdiff_t y_row;
 } frnn_emit;
 
@@ -112,10 +141,12 @@ typedef struct frnn_step_back {
     const frnn_config *net;
     int plain, backwards;
     const void *w_hh;    /* [gates][blocks][hidden_size][16]: U transposed, or NULL */
-    const void *vectors; /* [n][blocks * 16] or NULL */
+    const void *vectors; /* [n][vector_size] or NULL */
+    size_t vector_size;
     const void *dz_next; /* [rows][dz_row]: of the step after this, or NULL: dh is complete */
     void *dz;            /* [rows][dz_row]; NULL: what is wanted is the gradient of the state */
     size_t dz_row;
+    size_t dz_gate; /* elements from gate to gate of it */
     const void *dy; /* [rows, hidden_size] or NULL: zeros */
     ptrdiff_t dy_row;
     const void *gates; /* as saved */
@@ -126,6 +157,14 @@ typedef struct frnn_step_back {
     void *dvectors;         /* [n][...][ld]: sums over time, or NULL */
     size_t dvector_size;    /* elements from vector to vector of it */
     void *reset_dh;         /* [rows][ld]: the gradient of r * h, GRU_RESET_BEFORE only */
+    /* Likewise, of delays after the first: what they read, [rows][ld] each; room for what arrives
+     * at it, and for what r gets of it. r goes to dz, behind the gates. */
+    size_t delays, delay_matrix; /* elements from matrix to matrix in w_hh */
+    const void *past;            /* [delays - 1][rows][ld] */
+    void *reset_more, *reset_sum;
+    const frnn_lists *lists; /* likewise, of a masked matrix, or NULL: then w_hh is that of the
+                                forward; for others dz_next is NULL */
+    void *lanes;             /* [recurrent units][16] */
     size_t ld;
     void *partial; /* [rows][FRNN_PARTIAL] */
 } frnn_step_back;
@@ -134,8 +173,9 @@ typedef struct frnn_step_back {
 typedef struct frnn_project_back {
     size_t rows, k, blocks, gates;
     size_t last;   /* slot of a that the last gate reads; gate g reads slot g */
-    const void *a; /* [rows][slots * k] */
+    const void *a; /* [rows][slots][k], slots a_gate elements apart */
     ptrdiff_t a_row;
+    size_t a_gate;
     const void *w; /* [gates][blocks][k][16] */
     void *out;     /* [rows][blocks * 16] */
     ptrdiff_t out_row;
@@ -151,8 +191,45 @@ typedef struct frnn_outer {
     const void *b; /* [rows][n rounded up to 16]; NULL: ones, and n is 1 */
     size_t b_row;
     void *c; /* [m, n] */
+    size_t c_row;
     int add; /* 0: c is overwritten */
 } frnn_outer;
+
+/* Products with a masked matrix, transposed, of one row: out[k] = sum over units, gate by gate, of
+ * a[gate][unit] * w[unit][gate][k], for a piece of what frnn_lists describes. */
+typedef struct frnn_lists_back {
+    size_t hidden_size, k, blocks, gates;
+    size_t last;   /* slot of a that the last gate reads; gate g reads slot g */
+    const void *a; /* [slots][hidden_size] */
+    const frnn_lists *lists;
+    const void *w;        /* as of the forward */
+    size_t piece, pieces; /* number of this piece, of all */
+    void *lanes;          /* [k][16]: sums of each unit of a block apart */
+    void *out;            /* [k] */
+} frnn_lists_back;
+
+/* c[gate][unit][k] += sum over r of a[r][gate][unit] * b[r][k], where the mask is not 0: a sum of
+ * chains of `chain` rows each. */
+typedef struct frnn_lists_outer {
+    size_t rows, chain;
+    size_t hidden_size, blocks, gates;
+    const void *a; /* [rows][gates * hidden_size], of the last unit more */
+    size_t a_row;
+    const void *b; /* [rows][b_row] */
+    size_t b_row;
+    const frnn_lists *lists;
+    const unsigned char *mask; /* [hidden_size, c_row] */
+    void *c;                   /* [gates * hidden_size, c_row] */
+    size_t c_row;
+} frnn_lists_outer;
+
+/* out = (1 - fraction) * a + fraction * b; rows of whole blocks. */
+typedef struct frnn_blend {
+    const void *a, *b;
+    void *out;
+    size_t count;
+    double fraction;
+} frnn_blend;
 
 /* h = alpha * h + (1 - alpha) * x for each channel, over all steps of one sequence. */
 typedef struct frnn_scan {
@@ -231,11 +308,15 @@ typedef struct frnn_kernels {
     void (*step_back[FRNN_CELL_COUNT])(const frnn_step_back *step);
     void (*project_back)(const frnn_project_back *project);
     void (*outer)(const frnn_outer *outer);
+    void (*lists_back)(const frnn_lists_back *product);
+    void (*lists_outer)(const frnn_lists_outer *outer);
+    void (*blend)(const frnn_blend *blend);
     void (*scan_back)(const frnn_scan_back *scan);
     void (*gated)(const frnn_gated_scan *scan);
     void (*gated_back)(const frnn_gated_scan_back *scan);
-    /* to[i] += from[i] */
+    /* to[i] += from[i];  to[i] += a[i] * b[i] */
     void (*add)(const void *from, void *to, size_t n);
+    void (*add_product)(const void *a, const void *b, void *to, size_t n);
     /* y[i] = f(x[i]); x may be y. The cells use the same code; tests and drivers come this way. */
     void (*exp)(const void *x, void *y, size_t n);
     void (*sigmoid)(const void *x, void *y, size_t n);

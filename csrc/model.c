@@ -8,15 +8,35 @@
 
 /* ---- Which tensor is which weight --------------------------------------------------------- */
 
-/* Numbered as in frnn_weights; followed by the number of the layer and, in the second direction, by
- * _reverse. */
-static const char *const stems[FRNN_WEIGHT_COUNT] = {
+/* Which pointer of a frnn_weights: first those that FRNN_WEIGHT_COUNT counts, then the matrices of
+ * the delays after the first, then the mask. */
+enum {
+    ROLE_DELAYED = FRNN_WEIGHT_COUNT,
+    ROLE_MASK = ROLE_DELAYED + FRNN_MAX_DELAYS - 1,
+    ROLE_COUNT
+};
+
+/* The name of a tensor is that of its role, the number of the layer, in the second direction
+ * _reverse, and of a delay after the first _d and its whole part. */
+static const char *const stems[ROLE_COUNT] = {
     [FRNN_WEIGHT_IH] = "weight_ih_l", [FRNN_WEIGHT_HH] = "weight_hh_l",
     [FRNN_BIAS_IH] = "bias_ih_l",     [FRNN_BIAS_HH] = "bias_hh_l",
     [FRNN_ALPHA] = "alpha_l",         [FRNN_WEIGHT_HR] = "weight_hr_l",
-    [FRNN_PEEPHOLE] = "peephole_l"};
+    [FRNN_PEEPHOLE] = "peephole_l",   [ROLE_MASK] = "recurrent_mask_l"};
 
-/* A weight of the net: the pointer number `role` in the frnn_weights of one part. */
+static int is_delayed(int role) {
+    return role >= ROLE_DELAYED && role < ROLE_MASK;
+}
+
+static const char *stem_of(int role) {
+    return stems[is_delayed(role) ? FRNN_WEIGHT_HH : role];
+}
+
+static size_t delay_of(const frnn_config *net, int role) {
+    return net->delays[role - ROLE_DELAYED + 1];
+}
+
+/* A weight of the net: one pointer in the frnn_weights of one part. */
 typedef struct weight_id {
     int role;
     size_t layer, direction;
@@ -39,8 +59,12 @@ static int has_role(const frnn_model *model, int role) {
         return cell->alpha;
     case FRNN_WEIGHT_HR:
         return net->proj_size > 0;
-    default:
+    case FRNN_PEEPHOLE:
         return net->peephole;
+    case ROLE_MASK:
+        return recurrent && net->mask_blocks > 0;
+    default:
+        return recurrent && !net->dilated && (size_t)(role - ROLE_DELAYED) + 1 < net->num_delays;
     }
 }
 
@@ -60,20 +84,19 @@ static int weight_named(const frnn_model *model, frnn_span name, weight_id *id) 
         id->role = FRNN_ALPHA;
         return frnn_span_is(name, "alpha");
     }
-    for (int role = 0; role < FRNN_WEIGHT_COUNT; role++) {
-        size_t stem = 0;
-        while (stem < name.size && stems[role][stem] != '\0' && name.at[stem] == stems[role][stem])
-            stem++;
-        if (stems[role][stem] != '\0' || !has_role(model, role))
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        frnn_json rest = frnn_json_begin(name.at, name.size);
+        size_t delay;
+        if (!has_role(model, role) || !frnn_json_word(&rest, stem_of(role)) ||
+            !frnn_json_digits(&rest, &id->layer))
             continue;
-        frnn_json rest = frnn_json_begin(name.at + stem, name.size - stem);
-        if (!frnn_json_digits(&rest, &id->layer))
-            return 0;
-        frnn_span suffix = {rest.at, (size_t)(rest.end - rest.at)};
         id->role = role;
-        id->direction = suffix.size > 0;
-        return (suffix.size == 0 || frnn_span_is(suffix, "_reverse")) &&
-               id->layer < net->num_layers && id->direction < net->num_directions;
+        id->direction = (size_t)frnn_json_word(&rest, "_reverse");
+        if (is_delayed(role) && (!frnn_json_word(&rest, "_d") || !frnn_json_digits(&rest, &delay) ||
+                                 delay != delay_of(net, role)))
+            continue;
+        if (rest.at == rest.end)
+            return id->layer < net->num_layers && id->direction < net->num_directions;
     }
     return 0;
 }
@@ -95,9 +118,6 @@ static size_t weight_shape(const frnn_config *net, const weight_id *id, size_t *
     case FRNN_WEIGHT_IH:
         shape[1] = input;
         return 2;
-    case FRNN_WEIGHT_HH:
-        shape[1] = output;
-        return 2;
     case FRNN_ALPHA:
         shape[0] = net->hidden_size;
         return 1;
@@ -105,18 +125,38 @@ static size_t weight_shape(const frnn_config *net, const weight_id *id, size_t *
         shape[0] = output;
         shape[1] = net->hidden_size;
         return 2;
-    default:
+    case ROLE_MASK:
+        shape[0] = net->hidden_size;
+        shape[1] = output;
+        return 2;
+    case FRNN_BIAS_IH:
+    case FRNN_BIAS_HH:
+    case FRNN_PEEPHOLE:
         return 1;
+    default: /* weight_hh, of any delay */
+        shape[1] = output;
+        return 2;
     }
 }
 
 static const char *const dtypes[FRNN_DTYPE_COUNT] = {[FRNN_F32] = "F32", [FRNN_F64] = "F64"};
 
-/* The dtype of the net is that of its first tensor; without one, weights are missing anyway. */
+static int is_mask(const frnn_tensor *tensor) {
+    frnn_json name = frnn_json_begin(tensor->name, tensor->name_size);
+    return frnn_json_word(&name, stems[ROLE_MASK]);
+}
+
+/* The dtype of the net is that of its first tensor that is no mask; without one, weights are
+ * missing anyway. */
 static frnn_status read_dtype(frnn_model *model) {
+    frnn_walk walk;
     frnn_tensor tensor;
-    if (frnn_model_tensor(model, 0, &tensor) != FRNN_OK)
-        return FRNN_OK;
+    if (frnn_walk_begin(&walk, model->bytes, model->size, model->message) != FRNN_OK)
+        return FRNN_E_FILE;
+    do {
+        if (frnn_walk_next(&walk, &tensor) <= 0)
+            return FRNN_OK;
+    } while (is_mask(&tensor));
     for (size_t i = 0; i < FRNN_DTYPE_COUNT; i++) {
         if (frnn_span_is(frnn_tensor_dtype(&tensor), dtypes[i])) {
             model->config.dtype = (frnn_dtype)i;
@@ -127,6 +167,17 @@ static frnn_status read_dtype(frnn_model *model) {
                        frnn_tensor_name(&tensor), frnn_tensor_dtype(&tensor));
 }
 
+/* One mask means that there are all: mask_blocks is 1 until their blocks have been counted. */
+static frnn_status find_masks(frnn_model *model) {
+    frnn_walk walk;
+    frnn_tensor tensor;
+    if (frnn_walk_begin(&walk, model->bytes, model->size, model->message) != FRNN_OK)
+        return FRNN_E_FILE;
+    while (frnn_walk_next(&walk, &tensor) > 0)
+        model->config.mask_blocks |= (size_t)is_mask(&tensor);
+    return FRNN_OK;
+}
+
 /* Says which weight a tensor is, if it is one and has the dtype and shape of that. */
 static frnn_status check_tensor(const frnn_model *model, char *message, const frnn_tensor *tensor,
                                 weight_id *id) {
@@ -135,9 +186,11 @@ static frnn_status check_tensor(const frnn_model *model, char *message, const fr
     size_t shape[2];
     if (!weight_named(model, name, id))
         return frnn_refuse(message, "tensor %q does not belong to the net", name);
-    if (!frnn_span_is(frnn_tensor_dtype(tensor), dtypes[net->dtype]))
-        return frnn_refuse(message, "tensor %q has dtype %q, expected '%s' like the first tensor",
-                           name, frnn_tensor_dtype(tensor), dtypes[net->dtype]);
+    const int mask = id->role == ROLE_MASK;
+    const char *const dtype = mask ? "BOOL" : dtypes[net->dtype];
+    if (!frnn_span_is(frnn_tensor_dtype(tensor), dtype))
+        return frnn_refuse(message, "tensor %q has dtype %q, expected '%s'%s", name,
+                           frnn_tensor_dtype(tensor), dtype, mask ? "" : " like the first weight");
     size_t rank = weight_shape(net, id, shape);
     if (rank == 0)
         return frnn_refuse(message, "tensor %q: 'hidden_size' %z or 'proj_size' %z is too large",
@@ -148,18 +201,85 @@ static frnn_status check_tensor(const frnn_model *model, char *message, const fr
     return FRNN_OK;
 }
 
+/* ---- The weights of a part ---------------------------------------------------------------- */
+
+static size_t part_of(const frnn_model *model, const weight_id *id) {
+    return id->layer * model->config.num_directions + id->direction;
+}
+
+static void set_weight(frnn_weights *weights, int role, const void *data) {
+    switch (role) {
+    case FRNN_WEIGHT_IH:
+        weights->weight_ih = data;
+        break;
+    case FRNN_WEIGHT_HH:
+        weights->weight_hh = data;
+        break;
+    case FRNN_BIAS_IH:
+        weights->bias_ih = data;
+        break;
+    case FRNN_BIAS_HH:
+        weights->bias_hh = data;
+        break;
+    case FRNN_ALPHA:
+        weights->alpha = data;
+        break;
+    case FRNN_WEIGHT_HR:
+        weights->weight_hr = data;
+        break;
+    case FRNN_PEEPHOLE:
+        weights->peephole = data;
+        break;
+    case ROLE_MASK:
+        weights->mask = data;
+        break;
+    default:
+        weights->delayed[role - ROLE_DELAYED] = data;
+    }
+}
+
+/* Those of part number `index`. */
+static frnn_status find_weights(const frnn_model *model, size_t index, frnn_weights *weights) {
+    frnn_walk walk;
+    frnn_tensor tensor;
+    weight_id id;
+    uint32_t found = 0; /* a bit for each role */
+    if (frnn_walk_begin(&walk, model->bytes, model->size, NULL) != FRNN_OK)
+        return FRNN_E_FILE;
+    memset(weights, 0, sizeof *weights);
+    while (frnn_walk_next(&walk, &tensor) > 0) {
+        if (check_tensor(model, NULL, &tensor, &id) != FRNN_OK)
+            return FRNN_E_FILE;
+        if (part_of(model, &id) == index) {
+            set_weight(weights, id.role, tensor.data);
+            found |= (uint32_t)1 << id.role;
+        }
+    }
+    for (int role = 0; role < ROLE_COUNT; role++) {
+        if (has_role(model, role) && (found >> role & 1) == 0)
+            return FRNN_E_FILE;
+    }
+    return FRNN_OK;
+}
+
+/* ---- What weights may hold ---------------------------------------------------------------- */
+
+static double element(const frnn_tensor *tensor, frnn_dtype dtype, size_t i) {
+    const char *at = (const char *)tensor->data + i * frnn_itemsize(dtype);
+    float single;
+    double number;
+    if (dtype == FRNN_F64) {
+        memcpy(&number, at, sizeof number);
+        return number;
+    }
+    memcpy(&single, at, sizeof single);
+    return single;
+}
+
 /* Every retention must be in [0, 1]. */
 static frnn_status check_alpha(frnn_model *model, const frnn_tensor *tensor) {
-    size_t itemsize = frnn_itemsize(model->config.dtype);
-    const char *at = tensor->data;
-    for (size_t i = 0; i < tensor->data_size / itemsize; i++, at += itemsize) {
-        float single;
-        double alpha;
-        if (itemsize == sizeof single) {
-            memcpy(&single, at, sizeof single);
-            alpha = single;
-        } else
-            memcpy(&alpha, at, sizeof alpha);
+    for (size_t i = 0; i < tensor->shape[0]; i++) {
+        const double alpha = element(tensor, model->config.dtype, i);
         if (!(alpha >= 0 && alpha <= 1)) /* so that NaN is refused */
             return frnn_refuse(model->message, "tensor %q: value %z is not in [0, 1]",
                                frnn_tensor_name(tensor), i);
@@ -167,13 +287,97 @@ static frnn_status check_alpha(frnn_model *model, const frnn_tensor *tensor) {
     return FRNN_OK;
 }
 
+/* Every value of a mask must be 0 or 1, and some of them 1: of RNN, whose units have no other
+ * memory, one for each unit. Counts the blocks. */
+static frnn_status check_mask(frnn_model *model, const frnn_tensor *tensor) {
+    frnn_config *net = &model->config;
+    const frnn_span name = frnn_tensor_name(tensor);
+    const unsigned char *at = tensor->data;
+    const size_t units = tensor->shape[0], outputs = tensor->shape[1];
+    const size_t blocks = frnn_mask_blocks(at, units, outputs);
+    for (size_t i = 0; i < tensor->data_size; i++) {
+        if (at[i] > 1)
+            return frnn_refuse(model->message, "tensor %q: value %z is not 0 or 1", name, i);
+    }
+    if (blocks == 0)
+        return frnn_refuse(model->message, "tensor %q: no unit reads any", name);
+    for (size_t unit = 0; net->cell == FRNN_CELL_RNN && unit < units; unit++, at += outputs) {
+        if (frnn_mask_blocks(at, 1, outputs) == 0)
+            return frnn_refuse(model->message, "tensor %q: unit %z reads no unit", name, unit);
+    }
+    net->mask_blocks = frnn_max(net->mask_blocks, blocks);
+    return FRNN_OK;
+}
+
+/* The period of a unit. */
+static size_t period_of(const frnn_config *net, size_t unit) {
+    size_t group = 0;
+    while (group + 1 < net->num_groups && unit >= net->group_sizes[group])
+        unit -= net->group_sizes[group++];
+    return net->periods[group];
+}
+
+/* A recurrent matrix must be 0 where there is no connection, so that readers that look at the mask
+ * and the clocks and readers that do not cannot differ. mask may be NULL. */
+static frnn_status check_connections(frnn_model *model, const frnn_tensor *tensor,
+                                     const unsigned char *mask) {
+    const frnn_config *net = &model->config;
+    const size_t outputs = tensor->shape[1];
+    for (size_t row = 0; row < tensor->shape[0]; row++) {
+        const size_t unit = row % net->hidden_size;
+        const size_t period = net->full ? 0 : period_of(net, unit);
+        size_t group = 0, end = net->group_sizes[0];
+        for (size_t column = 0; column < outputs; column++) {
+            if (column == end && group + 1 < net->num_groups)
+                end += net->group_sizes[++group];
+            const int masked = mask != NULL && !mask[unit * outputs + column];
+            if (!masked && net->periods[group] >= period)
+                continue;
+            if (element(tensor, net->dtype, row * outputs + column) != 0) { /* also a NaN */
+                const size_t place[] = {row, column};
+                return frnn_refuse(model->message, "tensor %q: element %v is not 0, but %s",
+                                   frnn_tensor_name(tensor), place, (size_t)2,
+                                   masked ? "outside the mask"
+                                          : "would connect a group to a faster one");
+            }
+        }
+    }
+    return FRNN_OK;
+}
+
+/* The same for all recurrent matrices. The weights are known to be there. */
+static frnn_status check_structure(frnn_model *model) {
+    const frnn_config *net = &model->config;
+    const int clocks = net->num_groups > 0 && !net->full;
+    if (!clocks && net->mask_blocks == 0)
+        return FRNN_OK;
+    for (size_t part = 0; part < net->num_layers * net->num_directions; part++) {
+        frnn_weights weights;
+        frnn_walk walk;
+        frnn_tensor tensor;
+        weight_id id;
+        if (find_weights(model, part, &weights) != FRNN_OK ||
+            frnn_walk_begin(&walk, model->bytes, model->size, model->message) != FRNN_OK)
+            return FRNN_E_FILE;
+        while (frnn_walk_next(&walk, &tensor) > 0) {
+            if (weight_named(model, frnn_tensor_name(&tensor), &id) &&
+                part_of(model, &id) == part && (id.role == FRNN_WEIGHT_HH || is_delayed(id.role)) &&
+                check_connections(model, &tensor, weights.mask) != FRNN_OK)
+                return FRNN_E_FILE;
+        }
+    }
+    return FRNN_OK;
+}
+
+/* ---- All the weights ---------------------------------------------------------------------- */
+
 /* Checks that the tensors are exactly the weights of the net. Names are distinct, so each tensor
  * that is a weight is another one, and of FRNN_MODEL_MAX_TENSORS + 1 weights one is missing if
  * any is: a bit for each of those tells which, whatever num_layers says. */
 static frnn_status check_weights(frnn_model *model) {
     const frnn_config *net = &model->config;
     unsigned char found[FRNN_MODEL_MAX_TENSORS / 8 + 1] = {0};
-    size_t per_part = count_roles(model, FRNN_WEIGHT_COUNT), first = 0;
+    size_t per_part = count_roles(model, ROLE_COUNT), first = 0;
     frnn_walk walk;
     frnn_tensor tensor;
     weight_id id;
@@ -182,12 +386,12 @@ static frnn_status check_weights(frnn_model *model) {
     while (frnn_walk_next(&walk, &tensor) > 0) {
         if (check_tensor(model, model->message, &tensor, &id) != FRNN_OK)
             return FRNN_E_FILE;
-        if (id.role == FRNN_ALPHA && check_alpha(model, &tensor) != FRNN_OK)
+        if ((id.role == FRNN_ALPHA && check_alpha(model, &tensor) != FRNN_OK) ||
+            (id.role == ROLE_MASK && check_mask(model, &tensor) != FRNN_OK))
             return FRNN_E_FILE;
         if (id.layer > FRNN_MODEL_MAX_TENSORS)
             continue;
-        size_t number = (id.layer * net->num_directions + id.direction) * per_part +
-                        count_roles(model, id.role);
+        size_t number = part_of(model, &id) * per_part + count_roles(model, id.role);
         if (number <= FRNN_MODEL_MAX_TENSORS)
             found[number / 8] |= (unsigned char)(1u << number % 8);
     }
@@ -202,8 +406,12 @@ static frnn_status check_weights(frnn_model *model) {
     id.role = 0;
     while (!has_role(model, id.role) || count_roles(model, id.role) < first % per_part)
         id.role++;
-    return frnn_refuse(model->message, "tensor '%s%z%s' is missing", stems[id.role], id.layer,
-                       id.direction > 0 ? "_reverse" : "");
+    const char *const suffix = id.direction > 0 ? "_reverse" : "";
+    if (is_delayed(id.role))
+        return frnn_refuse(model->message, "tensor '%s%z%s_d%z' is missing", stem_of(id.role),
+                           id.layer, suffix, delay_of(net, id.role));
+    return frnn_refuse(model->message, "tensor '%s%z%s' is missing", stem_of(id.role), id.layer,
+                       suffix);
 }
 
 /* ---- Opening ------------------------------------------------------------------------------ */
@@ -254,7 +462,8 @@ frnn_status frnn_model_open(frnn_model *model, const void *bytes, size_t size) {
     if (status != FRNN_OK)
         return status;
     if (read_dtype(model) != FRNN_OK || frnn_architecture_read(model, architecture) != FRNN_OK ||
-        check_weights(model) != FRNN_OK)
+        find_masks(model) != FRNN_OK || check_weights(model) != FRNN_OK ||
+        check_structure(model) != FRNN_OK)
         return close_refused(model);
     return FRNN_OK;
 }
@@ -271,46 +480,6 @@ frnn_status frnn_model_tensor(const frnn_model *model, size_t index, frnn_tensor
         if (frnn_walk_next(&walk, tensor) <= 0)
             return FRNN_E_FILE;
     } while (index-- > 0);
-    return FRNN_OK;
-}
-
-static const void **weight_pointer(frnn_weights *weights, int role) {
-    switch (role) {
-    case FRNN_WEIGHT_IH:
-        return &weights->weight_ih;
-    case FRNN_WEIGHT_HH:
-        return &weights->weight_hh;
-    case FRNN_BIAS_IH:
-        return &weights->bias_ih;
-    case FRNN_BIAS_HH:
-        return &weights->bias_hh;
-    case FRNN_ALPHA:
-        return &weights->alpha;
-    case FRNN_WEIGHT_HR:
-        return &weights->weight_hr;
-    default:
-        return &weights->peephole;
-    }
-}
-
-/* The weights of part number `index`. */
-static frnn_status find_weights(const frnn_model *model, size_t index, frnn_weights *weights) {
-    frnn_walk walk;
-    frnn_tensor tensor;
-    weight_id id;
-    if (frnn_walk_begin(&walk, model->bytes, model->size, NULL) != FRNN_OK)
-        return FRNN_E_FILE;
-    memset(weights, 0, sizeof *weights);
-    while (frnn_walk_next(&walk, &tensor) > 0) {
-        if (check_tensor(model, NULL, &tensor, &id) != FRNN_OK)
-            return FRNN_E_FILE;
-        if (id.layer * model->config.num_directions + id.direction == index)
-            *weight_pointer(weights, id.role) = tensor.data;
-    }
-    for (int role = 0; role < FRNN_WEIGHT_COUNT; role++) {
-        if (has_role(model, role) && *weight_pointer(weights, role) == NULL)
-            return FRNN_E_FILE;
-    }
     return FRNN_OK;
 }
 

@@ -101,13 +101,86 @@ static int options_legal(const frnn_config *net, const frnn_cell_info *cell) {
     return is_lstm(net) || is_gru(net) || net->gate_activation.kind == FRNN_SIGMOID;
 }
 
+/* ---- Time structure ----------------------------------------------------------------------- */
+
+static int delays_legal(const frnn_config *net) {
+    if (net->num_delays > FRNN_MAX_DELAYS || (net->dilated != 0 && net->dilated != 1) ||
+        (net->dilated && net->num_delays != net->num_layers))
+        return 0;
+    for (size_t i = 0; i < net->num_delays; i++) {
+        const double fraction = net->fractions[i];
+        if (net->delays[i] < 1 || net->delays[i] > UINT32_MAX || !(fraction >= 0 && fraction < 1))
+            return 0;
+        if (!net->dilated && i > 0 &&
+            (net->delays[i] < net->delays[i - 1] ||
+             (net->delays[i] == net->delays[i - 1] && fraction <= net->fractions[i - 1])))
+            return 0;
+    }
+    return 1;
+}
+
+static int groups_legal(const frnn_config *net) {
+    size_t units = 0;
+    if (net->num_groups > FRNN_MAX_GROUPS || (net->full != 0 && net->full != 1))
+        return 0;
+    for (size_t i = 0; i < net->num_groups; i++)
+        if (net->periods[i] < 1 || net->group_sizes[i] < 1 ||
+            !frnn_add(&units, net->group_sizes[i]))
+            return 0;
+    return net->num_groups > 0 ? units == net->hidden_size : net->full == 0;
+}
+
+/* Whether the cell can have the structure, whose parts are legal. */
+static int structure_legal(const frnn_config *net, const frnn_cell_info *cell) {
+    if (!delays_legal(net) || !groups_legal(net))
+        return 0;
+    if (cell->gates == 0)
+        return net->num_delays == 0 && net->num_groups == 0 && net->mask_blocks == 0;
+    if (net->cell == FRNN_CELL_MINGRU &&
+        ((net->num_delays > 1 && !net->dilated) || net->mask_blocks > 0))
+        return 0;
+    return net->num_groups == 0 ||
+           (net->num_delays == 0 && net->proj_size == 0 && net->cell != FRNN_CELL_GRU_RESET_BEFORE);
+}
+
+size_t frnn_groups_get(const frnn_config *net, frnn_group *groups) {
+    size_t count = 0, unit = 0, block = 0;
+    /* sorted by insertion: the slowest first, groups of one period in their order */
+    for (size_t i = 0; i < net->num_groups; unit += net->group_sizes[i++]) {
+        size_t at = count++;
+        for (; at > 0 && groups[at - 1].period < net->periods[i]; at--)
+            groups[at] = groups[at - 1];
+        groups[at] =
+            (frnn_group){.unit = unit, .size = net->group_sizes[i], .period = net->periods[i]};
+    }
+    for (size_t i = 0; i < count; i++) {
+        groups[i].block = block;
+        block += groups[i].blocks = frnn_blocks_of(groups[i].size);
+        groups[i].sources = groups[i].readers = i;
+        while (groups[i].sources < count &&
+               (net->full || groups[groups[i].sources].period >= groups[i].period))
+            groups[i].sources++;
+        while (groups[i].readers > 0 &&
+               (net->full || groups[groups[i].readers - 1].period <= groups[i].period))
+            groups[i].readers--;
+    }
+    return count;
+}
+
+size_t frnn_blocks(const frnn_config *net) {
+    size_t blocks = 0;
+    for (size_t i = 0; i < net->num_groups; i++)
+        blocks += frnn_blocks_of(net->group_sizes[i]);
+    return net->num_groups > 0 ? blocks : frnn_blocks_of(net->hidden_size);
+}
+
 frnn_status frnn_config_check(const frnn_config *net) {
     if (net == NULL || net->struct_size != sizeof *net)
         return FRNN_E_ARG;
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
     if (cell == NULL || (unsigned)net->dtype >= FRNN_DTYPE_COUNT || net->input_size < 1 ||
         net->hidden_size < 1 || net->num_layers < 1 || net->num_directions < 1 ||
-        net->num_directions > 2 || !options_legal(net, cell))
+        net->num_directions > 2 || !options_legal(net, cell) || !structure_legal(net, cell))
         return FRNN_E_ARG;
     if (cell->gates == 0 &&
         (net->input_size != net->hidden_size || net->num_layers != 1 || net->num_directions != 1))
@@ -149,6 +222,16 @@ uint32_t frnn_config_key(const frnn_config *net) {
         for (size_t i = 0; i < sizeof options / sizeof options[0]; i++, odd += KEY_STEP)
             key += (options[i] ^ options[i] >> 32) * odd;
     }
+    if (net->num_delays > 0 || net->num_groups > 0 || net->mask_blocks > 0) {
+        const uint64_t counts[] = {net->num_delays, net->num_groups, net->mask_blocks,
+                                   (uint64_t)(net->dilated + 2 * net->full)};
+        for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++, odd += KEY_STEP)
+            key += (counts[i] ^ counts[i] >> 32) * odd;
+        for (size_t i = 0; i < net->num_delays; i++, odd += KEY_STEP)
+            key += (net->delays[i] ^ bits(net->fractions[i])) * odd;
+        for (size_t i = 0; i < net->num_groups; i++, odd += KEY_STEP)
+            key += (net->periods[i] ^ (uint64_t)net->group_sizes[i] << 32) * odd;
+    }
     return (uint32_t)((key ^ key >> 29) * 0xbf58476d1ce4e5b9u >> 32);
 }
 
@@ -180,14 +263,57 @@ static size_t summed_vectors(const frnn_config *net) {
     return frnn_cell_get(net->cell)->alpha != 0;
 }
 
+/* Delays of a layer, and what follows from them. */
+static void set_delays(const frnn_config *net, size_t layer, frnn_part *part) {
+    static const size_t one[1] = {1};
+    static const double whole[1] = {0};
+    if (net->num_delays == 0) { /* without divisions: a stream asks at every step */
+        part->num_delays = part->span = part->c_ring = part->history[0] = part->history[1] = 1;
+        part->ring = 2;
+        part->delays = one;
+        part->fractions = whole;
+        return;
+    }
+    const size_t first = net->dilated ? layer : 0;
+    part->num_delays = net->dilated ? 1 : net->num_delays;
+    part->delays = net->delays + first;
+    part->fractions = net->fractions + first;
+    const size_t shortest = part->delays[0], last = part->num_delays - 1;
+    const size_t longest = part->delays[last] + (part->fractions[last] > 0);
+    part->span = shortest;
+    for (size_t i = 0; i <= last; i++) {
+        part->interpolated |= part->fractions[i] > 0;
+        if (part->delays[i] % shortest != 0)
+            part->span = 1;
+    }
+    if (part->interpolated)
+        part->span = 1;
+    part->ring = (longest - 1) / part->span * part->span + 2 * part->span;
+    part->history[0] = longest;
+    part->history[1] = shortest + (part->fractions[0] > 0);
+    part->c_ring = part->history[part->derived ? 0 : 1];
+}
+
+/* Elements of the sums that each row keeps between the steps of its groups, and backwards. */
+static void count_sums(const frnn_config *net, frnn_part *part) {
+    frnn_group groups[FRNN_MAX_GROUPS];
+    const size_t count = frnn_groups_get(net, groups);
+    for (size_t i = 0; i < count && part->recurrent; i++) {
+        const size_t readers = part->width - groups[groups[i].readers].block * FRNN_BLOCK;
+        part->kept_elements +=
+            (groups[i].sources - 1) * groups[i].blocks * FRNN_BLOCK * part->gates;
+        part->window_elements += readers * part->gates;
+    }
+}
+
 frnn_part frnn_part_shape(const frnn_config *net, size_t layer) {
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
-    const size_t output_size = frnn_output_size(net);
-    const size_t output_blocks = (output_size - 1) / FRNN_BLOCK + 1;
-    const frnn_part part = {
+    const size_t output_size = frnn_output_size(net), blocks = frnn_blocks(net);
+    const size_t output_blocks = net->num_groups > 0 ? blocks : frnn_blocks_of(output_size);
+    frnn_part part = {
         .input_size = frnn_layer_input(net, layer),
         .hidden_size = net->hidden_size,
-        .blocks = frnn_blocks(net),
+        .blocks = blocks,
         .gates = cell->gates,
         .slots = cell->gates + (cell->apart != 0),
         .back_slots = cell->gates + (cell->apart == 2),
@@ -195,19 +321,33 @@ frnn_part frnn_part_shape(const frnn_config *net, size_t layer) {
         .output_blocks = output_blocks,
         .vectors = summed_vectors(net) + (net->cell == FRNN_CELL_GRU),
         .sums = summed_vectors(net),
-        .width = frnn_blocks(net) * FRNN_BLOCK,
-        .ld = frnn_blocks(net) * FRNN_BLOCK + FRNN_STAGGER,
+        .width = blocks * FRNN_BLOCK,
+        .ld = blocks * FRNN_BLOCK + FRNN_STAGGER,
         .h_ld = output_blocks * FRNN_BLOCK + FRNN_STAGGER,
         .recurrent = cell->gates > 0 && net->cell != FRNN_CELL_MINGRU,
         .projected = net->proj_size > 0,
         .reset_before = net->cell == FRNN_CELL_GRU_RESET_BEFORE,
+        .derived = cell->memory && cell->states == 1,
+        .net = net,
+        .structured = net->num_groups > 0 || net->num_delays > 0,
+        .groups = net->num_groups,
+        .mask_blocks = net->num_groups > 0 ? 0 : net->mask_blocks,
+        .dz_units = net->num_groups > 0 ? blocks * FRNN_BLOCK : net->hidden_size,
     };
+    set_delays(net, layer, &part);
+    part.dz_slots = part.back_slots + (part.reset_before && part.num_delays > 1);
+    if (part.groups > 0)
+        count_sums(net, &part);
     return part;
 }
 
 size_t frnn_weight_elements(const frnn_config *net, size_t layer, int which) {
     const frnn_part part = frnn_part_shape(net, layer);
     const size_t rows = part.gates * part.hidden_size;
+    if (which >= FRNN_WEIGHT_COUNT)
+        return part.recurrent && (size_t)(which - FRNN_WEIGHT_COUNT) + 1 < part.num_delays
+                   ? rows * part.output_size
+                   : 0;
     switch (which) {
     case FRNN_WEIGHT_IH:
         return rows * part.input_size;
@@ -237,12 +377,14 @@ int frnn_layout(const frnn_config *net, size_t steps, size_t batch, size_t index
     /* Sizes that are multiplied below stay within size_t: D is at most 2. */
     if (net->hidden_size > SIZE_MAX / 64 || net->proj_size > SIZE_MAX / 64)
         return 0;
-    /* All parts of layer 0 have one size, all others another. */
-    for (size_t layer = 0; index > 0 && layer < (rest > 0 ? 2 : 1); layer++) {
+    /* All parts of layer 0 have one size, all others another, unless each layer has its delay. */
+    const size_t kinds = net->dilated ? (index + D - 1) / D : rest > 0 ? 2 : 1;
+    for (size_t layer = 0; index > 0 && layer < kinds; layer++) {
+        const size_t others = net->dilated ? frnn_min(index - layer * D, D) : rest;
         size_t size = 0, other_size = 0;
         if (!append(net, steps, batch, layer, part, &size, &other_size) ||
-            !advance(end, layer == 0 ? first : rest, size) ||
-            !advance(other_end, layer == 0 ? first : rest, other_size))
+            !advance(end, layer == 0 ? first : others, size) ||
+            !advance(other_end, layer == 0 ? first : others, other_size))
             return 0;
     }
     if (index / D >= net->num_layers)

@@ -63,6 +63,7 @@ frnn_ragged frnn_ragged_begin(void *memory, size_t steps, size_t batch, const si
         offset[visit + 1] = offset[visit] + rows;
     }
     const frnn_ragged ragged = {
+        .steps = steps,
         .batch = batch,
         .visits = batch > 0 ? length[0] : 0,
         .order = order,

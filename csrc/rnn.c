@@ -4,16 +4,12 @@
  * input part of all gates is one product; then step by step the recurrent product is added and the
  * cell runs. The loop knows which past step feeds which; it does no arithmetic on values.
  */
-#include "internal.h"
+#include "loop.h"
 
 /* The gates of a chunk stay in L2 beside the weights, but a product of fewer rows than this would
  * wait for the weights of its panels. */
 #define CHUNK_BYTES (256 * 1024)
 #define CHUNK_ROWS  48
-
-/* So few inputs, times so few rows, are multiplied within the step. */
-#define FOLD_INPUTS 4
-#define FOLD_ROWS   6
 
 size_t frnn_gates_row(const frnn_part *part) {
     return part->slots * part->width + FRNN_STAGGER;
@@ -30,32 +26,27 @@ size_t frnn_part_chunk(const frnn_part *part, size_t itemsize, size_t batch) {
     return batch == 0 ? 1 : frnn_max(chunk_rows(part, itemsize) / batch, 1);
 }
 
-/* The arrays of scratch: bytes from its start. */
-typedef struct workspace {
-    size_t gates;   /* [rows][blocks][slots][16] */
-    size_t partial; /* [rows][FRNN_PARTIAL] */
-    size_t inner;   /* [batch][ld]: what is projected, or r * h */
-    /* Of ragged batches, sorted: */
-    size_t x;              /* [rows][input_size] */
-    size_t y;              /* [batch][output_size] */
-    size_t h, c;           /* [2][batch][h_ld], [batch][ld]: the state */
-    size_t h0, c0;         /* before the first step */
-    size_t h_prev, c_prev; /* with rows that start anew */
-    size_t size;
-} workspace;
+size_t frnn_loop_rows(const frnn_part *part, size_t itemsize, size_t batch) {
+    if (part->span == 1 || batch == 0)
+        return batch;
+    return frnn_max(frnn_min(part->span, chunk_rows(part, itemsize) / batch), 1) * batch;
+}
 
-static int lay_out(const frnn_part *part, size_t itemsize, size_t steps, size_t batch, int ragged,
-                   workspace *w) {
-    size_t rows = steps;
-    const size_t inner = part->projected || part->reset_before ? batch : 0;
-    const size_t some = ragged ? batch : 0;
+int frnn_loop_layout(const frnn_part *part, size_t itemsize, size_t steps, size_t batch, int ragged,
+                     frnn_workspace *w) {
+    size_t rows = steps, inner = frnn_loop_rows(part, itemsize, batch);
+    const size_t some = ragged ? batch : 0, delays = part->num_delays;
     w->size = 0;
     if (!frnn_mul(&rows, batch))
         return 0;
     rows = frnn_min(rows, frnn_max(chunk_rows(part, itemsize), batch));
+    if (!part->projected && !part->reset_before)
+        inner = 0;
     return frnn_append(&w->size, &w->gates, rows, frnn_gates_row(part), 1, itemsize) &&
-           frnn_append(&w->size, &w->partial, rows, FRNN_PARTIAL, 1, itemsize) &&
-           frnn_append(&w->size, &w->inner, inner, part->ld, 1, itemsize) &&
+           frnn_append(&w->size, &w->partial, rows + FRNN_PARTIAL_ROWS, FRNN_PARTIAL, 1,
+                       itemsize) &&
+           frnn_append(&w->size, &w->inner, inner, part->reset_before ? delays : 1, part->ld,
+                       itemsize) &&
            frnn_append(&w->size, &w->x, ragged ? rows : 0, part->input_size, 1, itemsize) &&
            frnn_append(&w->size, &w->y, some, part->output_size, 1, itemsize) &&
            frnn_append(&w->size, &w->h, 2, some, part->h_ld, itemsize) &&
@@ -63,24 +54,31 @@ static int lay_out(const frnn_part *part, size_t itemsize, size_t steps, size_t 
            frnn_append(&w->size, &w->h0, some, part->h_ld, 1, itemsize) &&
            frnn_append(&w->size, &w->c0, some, part->ld, 1, itemsize) &&
            frnn_append(&w->size, &w->h_prev, some, part->h_ld, 1, itemsize) &&
-           frnn_append(&w->size, &w->c_prev, some, part->ld, 1, itemsize);
+           frnn_append(&w->size, &w->c_prev, some, part->ld, 1, itemsize) &&
+           frnn_append(&w->size, &w->blend_h, part->interpolated ? delays : 0, batch, part->h_ld,
+                       itemsize) &&
+           frnn_append(&w->size, &w->blend_c, part->interpolated, batch, part->ld, itemsize) &&
+           frnn_append(&w->size, &w->next, part->groups > 0, batch, part->h_ld, itemsize);
 }
 
 int frnn_part_scratch(const frnn_part *part, size_t itemsize, size_t steps, size_t batch,
                       int ragged, size_t *size) {
-    workspace w = {0};
+    frnn_workspace w = {0};
+    *size = 0;
     if (part->gates == 0) /* the initial state of a row */
-        w.size = ragged ? part->ld * itemsize : 0;
-    else if (!lay_out(part, itemsize, steps, batch, ragged, &w))
+        *size = ragged ? part->ld * itemsize : 0;
+    else if (part->structured)
+        return frnn_rows_scratch(part, itemsize, steps, batch, ragged, size);
+    else if (!frnn_loop_layout(part, itemsize, steps, batch, ragged, &w))
         return 0;
-    *size = w.size;
+    else
+        *size = w.size;
     return 1;
 }
 
-/* The input part of the gates for steps [begin, begin + steps): gates[t - begin][b]. Rows of x
- * that lie evenly spaced in memory go into one product. */
-static void project_chunk(const frnn_part_run *run, size_t begin, size_t steps, char *gates,
-                          void *partial) {
+/* Rows of x that lie evenly spaced in memory go into one product. */
+void frnn_loop_project(const frnn_part_run *run, size_t begin, size_t steps, char *gates,
+                       void *partial) {
     const frnn_part *part = run->part;
     const ptrdiff_t itemsize = (ptrdiff_t)run->itemsize, row = (ptrdiff_t)frnn_gates_row(part);
     const ptrdiff_t batch = (ptrdiff_t)run->batch;
@@ -107,89 +105,90 @@ static void project_chunk(const frnn_part_run *run, size_t begin, size_t steps, 
     }
 }
 
-/* What training saves of the part. */
-static char *saved_part(const frnn_part_run *run) {
+char *frnn_saved_part(const frnn_part_run *run) {
     return run->saved + FRNN_HEADER_SIZE + run->index * run->layout->size;
 }
 
-/* The state before the first step, to what training saves. */
-static void keep_begin(const frnn_part_run *run, const char *h, const char *c) {
+void frnn_keep_begin(const frnn_part_run *run, const char *h, const char *c) {
     const size_t rows = run->batch * run->itemsize;
-    memcpy(saved_part(run) + run->layout->h0, h, rows * run->part->h_ld);
+    memcpy(frnn_saved_part(run) + run->layout->h0, h, rows * run->part->h_ld);
     if (c != NULL)
-        memcpy(saved_part(run) + run->layout->c0, c, rows * run->part->ld);
+        memcpy(frnn_saved_part(run) + run->layout->c0, c, rows * run->part->ld);
 }
 
-/* What does not change from step to step of a part. */
-typedef struct time_loop {
-    const frnn_part_run *run;
-    workspace w;
-    frnn_step step;
-    size_t h_bytes, c_bytes, gates_bytes; /* of a row */
-    int fold;                             /* inputs are multiplied within the step */
-    char *h, *c;                          /* the ring of the state, and c or NULL */
-    char *kept_h, *kept_c; /* the arrays that training keeps of every step instead; or NULL */
-} time_loop;
+frnn_lists frnn_lists_at(const frnn_part *part, const char *packed) {
+    const frnn_lists lists = {(const uint32_t *)(const void *)(packed + part->list_begin),
+                              (const uint32_t *)(const void *)(packed + part->list_k)};
+    return lists;
+}
 
-/* `h` and `c` are the state to work on. */
-static time_loop loop_begin(const frnn_part_run *run, const workspace *w, char *h, char *c) {
+void frnn_loop_begin(frnn_loop *l, const frnn_part_run *run, const frnn_workspace *w, char *h,
+                     char *c) {
     const frnn_part *part = run->part;
     const size_t itemsize = run->itemsize;
     const int history = frnn_cell_get(run->net->cell)->history;
-    time_loop l = {
-        .run = run,
-        .w = *w,
-        .h_bytes = part->h_ld * itemsize,
-        .c_bytes = part->ld * itemsize,
-        .gates_bytes = frnn_gates_row(part) * itemsize,
-        .fold = part->input_size <= FOLD_INPUTS && run->batch <= FOLD_ROWS,
-        .h = h,
+    const size_t reset = frnn_loop_rows(part, itemsize, run->batch) * part->ld * itemsize;
+    l->run = run;
+    l->w = *w;
+    l->h_bytes = part->h_ld * itemsize;
+    l->c_bytes = part->ld * itemsize;
+    l->gates_bytes = frnn_gates_row(part) * itemsize;
+    l->fold = part->input_size <= FRNN_FOLD_INPUTS && run->batch <= FRNN_FOLD_ROWS;
+    l->h = h;
+    l->c = c;
+    l->kept_h = l->kept_c = NULL;
+    l->step = (frnn_step){
+        .row_end = run->batch,
+        .block_end = part->blocks,
+        .hidden_size = part->hidden_size,
+        .net = run->net,
+        .plain = run->plain,
+        .recurrent_size = part->num_delays * part->output_size,
+        .w_hh = part->recurrent ? run->packed + part->w_hh : NULL,
+        .pieces = l->pieces,
+        .num_pieces = part->num_delays,
+        .past_row = part->h_ld,
+        .vectors = part->vectors > 0 ? run->packed + part->vector : NULL,
+        .vector_size = part->width,
+        .reset_pieces = part->reset_before ? l->reset_pieces : NULL,
+        .c_prev = c,
         .c = c,
-        .step =
-            {
-                .row_end = run->batch,
-                .block_end = part->blocks,
-                .hidden_size = part->hidden_size,
-                .net = run->net,
-                .plain = run->plain,
-                .recurrent_size = part->output_size,
-                .w_hh = part->recurrent ? run->packed + part->w_hh : NULL,
-                .vectors = part->vectors > 0 ? run->packed + part->vector : NULL,
-                .h_prev_row = part->h_ld,
-                .reset_h = part->reset_before ? run->scratch + w->inner : NULL,
-                .c_prev = c,
-                .c = c,
-                .ld = part->ld,
-                .save = run->saved != NULL,
-                .x_row = run->x_row,
-                .input_size = part->input_size,
-                .w_ih = run->packed + part->w_ih,
-                .bias = run->packed + part->bias,
-                .partial = run->scratch + w->partial,
-                .gates_row = frnn_gates_row(part),
-                .y_row = run->y_row,
-            },
+        .ld = part->ld,
+        .save = run->saved != NULL,
+        .x_row = run->x_row,
+        .input_size = part->input_size,
+        .w_ih = run->packed + part->w_ih,
+        .bias = run->packed + part->bias,
+        .partial = run->scratch + w->partial,
+        .gates_row = frnn_gates_row(part),
+        .y_row = run->y_row,
     };
+    for (size_t i = 0; i < part->num_delays; i++)
+        l->pieces[i] = (frnn_piece){.k = part->output_size};
+    for (size_t i = 0; part->reset_before && i < part->num_delays; i++)
+        l->reset_pieces[i] =
+            (frnn_piece){run->scratch + w->inner + i * reset, part->output_size, NULL};
+    if (part->mask_blocks > 0) {
+        l->lists = frnn_lists_at(part, run->packed);
+        l->step.lists = &l->lists;
+    }
     if (run->saved != NULL) {
         if (c != NULL && history)
-            l.kept_c = saved_part(run) + run->layout->c;
+            l->kept_c = frnn_saved_part(run) + run->layout->c;
         if (part->projected)
-            l.kept_h = saved_part(run) + run->layout->h;
+            l->kept_h = frnn_saved_part(run) + run->layout->h;
         else if (c == NULL && history)
-            l.kept_h = saved_part(run) + run->layout->c;
+            l->kept_h = frnn_saved_part(run) + run->layout->c;
     }
-    return l;
 }
 
-/* The gates of a chunk that begins with that row: in what is saved, or in scratch. */
-static char *gates_at(const time_loop *l, size_t row) {
+char *frnn_loop_gates(const frnn_loop *l, size_t row) {
     return l->run->saved == NULL
                ? l->run->scratch + l->w.gates
-               : saved_part(l->run) + l->run->layout->gates + row * l->gates_bytes;
+               : frnn_saved_part(l->run) + l->run->layout->gates + row * l->gates_bytes;
 }
 
-/* What the cell made of a step, through the projection to h, and on to y. */
-static void project_output(const time_loop *l, void *h, void *y) {
+void frnn_loop_output(const frnn_loop *l, void *h, void *y) {
     const frnn_part *part = l->run->part;
     const frnn_project p = {
         .rows = l->step.row_end,
@@ -218,7 +217,7 @@ static void project_output(const time_loop *l, void *h, void *y) {
 
 /* A step, whose gates and x are set. `row` is the number of its first row in what is kept, `slot`
  * that of the ring that takes h; y is written by it. */
-static void loop_step(time_loop *l, size_t row, size_t slot, char *y) {
+static void loop_step(frnn_loop *l, size_t row, size_t slot, char *y) {
     const frnn_part_run *run = l->run;
     const int projected = run->part->projected;
     char *const next =
@@ -228,9 +227,10 @@ static void loop_step(time_loop *l, size_t row, size_t slot, char *y) {
     l->step.h = projected ? run->scratch + l->w.inner : next;
     l->step.y = projected ? NULL : y;
     l->step.backwards = slot == 0;
+    l->pieces[0].past = l->step.h_prev;
     run->kernels->step[run->net->cell](&l->step);
     if (projected)
-        project_output(l, next, y);
+        frnn_loop_output(l, next, y);
     l->step.h_prev = next;
     l->step.c_prev = l->step.c;
 }
@@ -240,20 +240,21 @@ static void forward_even(const frnn_part_run *run) {
     const frnn_part *part = run->part;
     const ptrdiff_t itemsize = (ptrdiff_t)run->itemsize;
     const size_t batch = run->batch, chunk = frnn_part_chunk(part, run->itemsize, batch);
-    workspace w;
-    lay_out(part, run->itemsize, run->steps, batch, 0, &w);
-    time_loop l = loop_begin(run, &w, run->state + part->h,
-                             frnn_cell_get(run->net->cell)->memory ? run->state + part->c : NULL);
+    frnn_workspace w;
+    frnn_loop l;
+    frnn_loop_layout(part, run->itemsize, run->steps, batch, 0, &w);
+    frnn_loop_begin(&l, run, &w, run->state + part->h,
+                    frnn_cell_get(run->net->cell)->memory ? run->state + part->c : NULL);
     l.step.h_prev = l.h + run->position % 2 * batch * l.h_bytes;
     if (run->saved != NULL && run->begin == 0)
-        keep_begin(run, l.step.h_prev, l.c);
+        frnn_keep_begin(run, l.step.h_prev, l.c);
     uint64_t position = run->position;
     for (size_t done = 0; done < run->steps;) {
         const size_t steps = frnn_min(chunk, run->steps - done);
         const size_t begin = run->reverse ? run->steps - done - steps : done;
-        char *const gates = gates_at(&l, (run->begin + begin) * batch);
+        char *const gates = frnn_loop_gates(&l, (run->begin + begin) * batch);
         if (!l.fold)
-            project_chunk(run, begin, steps, gates, l.step.partial);
+            frnn_loop_project(run, begin, steps, gates, l.step.partial);
         for (size_t i = 0; i < steps; i++, position++) {
             const size_t t = run->reverse ? steps - 1 - i : i;
             const ptrdiff_t time = (ptrdiff_t)(begin + t);
@@ -283,7 +284,7 @@ static const char *row_at(const frnn_part_run *run, size_t row, size_t visit, co
 }
 
 /* The inputs of visits [begin, end), packed, and the input part of their gates. */
-static void project_visits(const time_loop *l, size_t begin, size_t end, char *gates) {
+static void project_visits(const frnn_loop *l, size_t begin, size_t end, char *gates) {
     const frnn_part_run *run = l->run;
     const frnn_part *part = run->part;
     const size_t bytes = part->input_size * run->itemsize;
@@ -297,12 +298,12 @@ static void project_visits(const time_loop *l, size_t begin, size_t end, char *g
     packed.batch = 1;
     packed.x = x;
     packed.x_step = (ptrdiff_t)part->input_size;
-    project_chunk(&packed, 0, run->ragged->offset[end] - run->ragged->offset[begin], gates,
-                  l->step.partial);
+    frnn_loop_project(&packed, 0, run->ragged->offset[end] - run->ragged->offset[begin], gates,
+                      l->step.partial);
 }
 
 /* The state before a visit, with that before the first step for rows that start anew. */
-static void restart(time_loop *l, size_t visit) {
+static void restart(frnn_loop *l, size_t visit) {
     const frnn_part_run *run = l->run;
     const size_t rows = frnn_ragged_rows(run->ragged, visit);
     char *const h = run->scratch + l->w.h_prev, *const c = run->scratch + l->w.c_prev;
@@ -323,7 +324,7 @@ static void restart(time_loop *l, size_t visit) {
 }
 
 /* After a visit: y to the caller, and the state of rows that were at their end. */
-static void leave_rows(const time_loop *l, size_t visit, char *h_end, char *c_end) {
+static void leave_rows(const frnn_loop *l, size_t visit, char *h_end, char *c_end) {
     const frnn_part_run *run = l->run;
     const frnn_ragged *ragged = run->ragged;
     const size_t bytes = run->part->output_size * run->itemsize;
@@ -359,10 +360,11 @@ static void forward_ragged(const frnn_part_run *run) {
     const frnn_ragged *ragged = run->ragged;
     const size_t batch = run->batch, most = frnn_max(chunk_rows(part, run->itemsize), batch);
     const int memory = frnn_cell_get(run->net->cell)->memory;
-    workspace w;
-    lay_out(part, run->itemsize, run->steps, batch, 1, &w);
+    frnn_workspace w;
+    frnn_loop l;
+    frnn_loop_layout(part, run->itemsize, run->steps, batch, 1, &w);
     char *const scratch = run->scratch;
-    time_loop l = loop_begin(run, &w, scratch + w.h, memory ? scratch + w.c : NULL);
+    frnn_loop_begin(&l, run, &w, scratch + w.h, memory ? scratch + w.c : NULL);
     /* the state of each row comes from one slot of the ring and goes to the other, or the same */
     char *const ring = run->state + part->h, *const c_end = memory ? run->state + part->c : NULL;
     char *const h_begin = ring + run->position % 2 * batch * l.h_bytes;
@@ -373,14 +375,14 @@ static void forward_ragged(const frnn_part_run *run) {
     if (h_end != h_begin) /* for rows without steps */
         memcpy(h_end, h_begin, batch * l.h_bytes);
     if (run->saved != NULL)
-        keep_begin(run, scratch + w.h0, memory ? scratch + w.c0 : NULL);
+        frnn_keep_begin(run, scratch + w.h0, memory ? scratch + w.c0 : NULL);
     l.step.h_prev = scratch + w.h0;
     l.step.c_prev = memory ? scratch + w.c0 : NULL;
     l.step.x_row = (ptrdiff_t)part->input_size;
     l.step.y_row = (ptrdiff_t)part->output_size;
     for (size_t begin = 0, end; begin < ragged->visits; begin = end) {
         const size_t first = ragged->offset[begin];
-        char *const gates = gates_at(&l, first);
+        char *const gates = frnn_loop_gates(&l, first);
         end = begin + 1;
         while (end < ragged->visits && ragged->offset[end + 1] - first <= most)
             end++;
@@ -401,7 +403,9 @@ static void forward_ragged(const frnn_part_run *run) {
 }
 
 void frnn_part_forward(const frnn_part_run *run) {
-    if (run->ragged == NULL)
+    if (run->part->structured)
+        frnn_rows_forward(run);
+    else if (run->ragged == NULL)
         forward_even(run);
     else
         forward_ragged(run);

@@ -7,6 +7,25 @@
 
 /* ---- Layout ------------------------------------------------------------------------------- */
 
+/* Elements of the recurrent matrices of a part. */
+static int recurrent_elements(const frnn_config *net, const frnn_part *part, size_t *elements) {
+    frnn_group groups[FRNN_MAX_GROUPS];
+    const size_t count = frnn_groups_get(net, groups);
+    size_t all = part->mask_blocks > 0 ? part->mask_blocks * FRNN_BLOCK : part->width;
+    *elements = 0;
+    if (!part->recurrent)
+        return 1;
+    if (part->mask_blocks == 0 && !frnn_mul(&all, count > 0 ? part->width : part->output_size))
+        return 0;
+    if (!frnn_mul(&all, part->gates) || !frnn_mul(&all, part->num_delays))
+        return 0;
+    if (count > 0) /* less than the whole, which fits */
+        for (size_t i = all = 0; i < count; i++)
+            all += groups[i].blocks * FRNN_BLOCK * frnn_group_k(groups, i) * part->gates;
+    *elements = all;
+    return 1;
+}
+
 /* Appends one part to the buffers that end at *packed and *state. */
 static int append_part(const frnn_config *net, size_t steps, size_t batch, size_t layer, void *to,
                        size_t *packed, size_t *state) {
@@ -14,18 +33,27 @@ static int append_part(const frnn_config *net, size_t steps, size_t batch, size_
     (void)steps;
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
     const size_t itemsize = frnn_itemsize(net->dtype);
-    const size_t ring = cell->gates > 0 ? 2 : 1;
     *part = frnn_part_shape(net, layer);
-    const size_t recurrent = part->recurrent ? part->output_size : 0;
+    const int clocks = part->groups > 0;
+    const size_t ring = cell->gates > 0 && !clocks ? part->ring : 1;
     const size_t projected = part->projected ? part->output_blocks * FRNN_BLOCK : 0;
+    const size_t lists = part->mask_blocks > 0;
+    size_t recurrent;
+    if (part->mask_blocks > UINT32_MAX || !recurrent_elements(net, part, &recurrent))
+        return 0;
     return frnn_append(packed, &part->w_ih, part->input_size, part->gates, part->width, itemsize) &&
-           frnn_append(packed, &part->w_hh, recurrent, part->gates, part->width, itemsize) &&
+           frnn_append(packed, &part->w_hh, recurrent, 1, 1, itemsize) &&
            frnn_append(packed, &part->bias, part->gates, part->width, 1, itemsize) &&
            frnn_append(packed, &part->vector, part->vectors, part->width, 1, itemsize) &&
            frnn_append(packed, &part->w_hr, part->hidden_size, projected, 1, itemsize) &&
            frnn_append(packed, &part->zeros, projected, 1, 1, itemsize) &&
+           frnn_append(packed, &part->list_begin, lists, part->blocks + 1, 1, sizeof(uint32_t)) &&
+           frnn_append(packed, &part->list_k, part->mask_blocks, 1, 1, sizeof(uint32_t)) &&
            frnn_append(state, &part->h, ring, batch, part->h_ld, itemsize) &&
-           frnn_append(state, &part->c, cell->memory != 0, batch, part->ld, itemsize);
+           frnn_append(state, &part->c, cell->memory != 0 ? part->c_ring : 0, batch, part->ld,
+                       itemsize) &&
+           frnn_append(state, &part->kept, clocks, part->groups + 1, 1, sizeof(uint64_t)) &&
+           frnn_append(state, &part->kept_sums, part->kept_elements, batch, 1, itemsize);
 }
 
 /* The sizes of the whole net; 0 on overflow. */
@@ -53,11 +81,25 @@ frnn_status frnn_packed_size(const frnn_config *net, size_t *size) {
     return FRNN_OK;
 }
 
+/* Clocks of all rows lie at the end of a state. */
+static int append_clocks(const frnn_config *net, size_t batch, size_t *state, size_t *clocks) {
+    return frnn_append(state, clocks, net->num_groups > 0, batch, 1, sizeof(uint64_t));
+}
+
+/* Where the clocks of a state lie, whose sizes have been found to fit; NULL if there are none. */
+static uint64_t *clocks_at(const frnn_config *net, size_t batch, void *state) {
+    size_t packed, at;
+    if (net->num_groups == 0)
+        return NULL;
+    total(net, batch, &packed, &at);
+    return (uint64_t *)(void *)((char *)state + at);
+}
+
 frnn_status frnn_state_size(const frnn_config *net, size_t batch, size_t *size) {
-    size_t packed, state;
+    size_t packed, state, clocks;
     if (frnn_config_check(net) != FRNN_OK || size == NULL)
         return FRNN_E_ARG;
-    if (!total(net, batch, &packed, &state))
+    if (!total(net, batch, &packed, &state) || !append_clocks(net, batch, &state, &clocks))
         return FRNN_E_SIZE;
     *size = state;
     return FRNN_OK;
@@ -71,14 +113,35 @@ static int is_derived(const frnn_config *net) {
     return cell->memory && cell->states == 1;
 }
 
+size_t frnn_ring_slot(const frnn_part *part, uint64_t position, int c, size_t slot) {
+    const size_t ring = c ? part->c_ring : part->ring, history = part->history[c && !part->derived];
+    if (part->groups > 0 || part->gates == 0)
+        return 0;
+    if (!part->structured) /* the plain loop begins with the second slot */
+        return c ? 0 : (size_t)(position % ring);
+    return (size_t)((position % ring + 2 * ring - history + slot) % ring);
+}
+
 static void derive_h(const frnn_config *net, const frnn_kernels *kernels, size_t batch,
                      const frnn_header *header, char *state) {
     const size_t itemsize = frnn_itemsize(net->dtype);
     for (size_t p = 0; p < net->num_layers * net->num_directions; p++) {
         const frnn_part part = frnn_part_get(net, batch, p);
-        kernels->activate(&net->activation, state + part.c,
-                          state + part.h + header->position % 2 * batch * part.ld * itemsize,
-                          batch * part.ld);
+        const size_t bytes = batch * part.ld * itemsize;
+        for (size_t slot = 0; slot < part.history[0]; slot++)
+            kernels->activate(
+                &net->activation,
+                state + part.c + frnn_ring_slot(&part, header->position, 1, slot) * bytes,
+                state + part.h + frnn_ring_slot(&part, header->position, 0, slot) * bytes,
+                batch * part.ld);
+    }
+}
+
+/* Sums that are kept of a state do not fit another one. */
+static void forget_sums(const frnn_config *net, size_t batch, char *state) {
+    for (size_t p = 0; net->num_groups > 0 && p < net->num_layers * net->num_directions; p++) {
+        const frnn_part part = frnn_part_get(net, batch, p);
+        memset(state + part.kept, 0, (part.groups + 1) * sizeof(uint64_t));
     }
 }
 
@@ -122,43 +185,45 @@ static frnn_status check_state(const frnn_config *net, size_t batch, const void 
     return status != FRNN_OK ? status : check_header(net, batch, state, state_size, needed, header);
 }
 
-/* An array of a part of a state, which the caller knows by `index`. */
-typedef struct state_array {
-    size_t at;        /* bytes from the start of the state */
-    size_t size, row; /* bytes of a row, and from row to row */
-} state_array;
-
-static state_array state_array_get(const frnn_config *net, const frnn_part *part,
-                                   const frnn_header *header, size_t index) {
+void frnn_exchange_row(const frnn_config *net, size_t size, char *values, char *to,
+                       const char *from) {
     const size_t itemsize = frnn_itemsize(net->dtype);
-    if (index == 1 || is_derived(net)) {
-        const state_array c = {part->c, part->hidden_size * itemsize, part->ld * itemsize};
-        return c;
+    frnn_group groups[FRNN_MAX_GROUPS];
+    size_t count = frnn_groups_get(net, groups);
+    if (count == 0) {
+        groups[0] = (frnn_group){.size = size};
+        count = 1;
     }
-    const size_t slot = part->gates > 0 ? header->position % 2 : 0;
-    const state_array h = {part->h + slot * header->batch * part->h_ld * itemsize,
-                           part->output_size * itemsize, part->h_ld * itemsize};
-    return h;
+    for (size_t i = 0; i < count; i++) {
+        const size_t unit = groups[i].unit * itemsize, bytes = groups[i].size * itemsize;
+        char *const units = values + groups[i].block * FRNN_BLOCK * itemsize;
+        if (to != NULL)
+            memcpy(to + unit, units, bytes);
+        else
+            memcpy(units, from + unit, bytes);
+    }
 }
 
-/* Copies one array between a checked state ([part][batch]) and the caller's ([part, batch, size]).
- */
+/* Copies one array between a checked state ([part][ring][batch]) and the caller's ([part, steps,
+ * batch, size]). */
 static frnn_status exchange(const frnn_config *net, const frnn_header *header, char *state,
                             size_t index, void *to, const void *from) {
-    const size_t batch = (size_t)header->batch;
+    const size_t batch = (size_t)header->batch, itemsize = frnn_itemsize(net->dtype);
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
+    const int c = index == 1 || is_derived(net);
     if (index >= cell->states || (to == NULL && from == NULL && batch > 0))
         return FRNN_E_ARG;
     size_t at = 0;
     for (size_t p = 0; p < net->num_layers * net->num_directions; p++) {
         const frnn_part part = frnn_part_get(net, batch, p);
-        const state_array array = state_array_get(net, &part, header, index);
-        char *values = state + array.at;
-        for (size_t b = 0; b < batch; b++, values += array.row, at += array.size) {
-            if (to != NULL)
-                memcpy((char *)to + at, values, array.size);
-            else
-                memcpy(values, (const char *)from + at, array.size);
+        const size_t size = c ? part.hidden_size : part.output_size;
+        const size_t row = (c ? part.ld : part.h_ld) * itemsize;
+        for (size_t slot = 0; slot < part.history[index]; slot++) {
+            char *values = state + (c ? part.c : part.h) +
+                           frnn_ring_slot(&part, header->position, c, slot) * batch * row;
+            for (size_t b = 0; b < batch; b++, values += row, at += size * itemsize)
+                frnn_exchange_row(net, size, values, to == NULL ? NULL : (char *)to + at,
+                                  from == NULL ? NULL : (const char *)from + at);
         }
     }
     return FRNN_OK;
@@ -187,7 +252,42 @@ frnn_status frnn_state_set(const frnn_config *net, size_t batch, void *state, si
     status = exchange(net, &header, state, index, NULL, values);
     if (status == FRNN_OK && derived)
         derive_h(net, kernels, batch, &header, state);
+    if (status == FRNN_OK)
+        forget_sums(net, batch, state);
     return status;
+}
+
+/* Checks that there are clocks to read or write. */
+static frnn_status check_clocks(const frnn_config *net, size_t batch, const void *state,
+                                size_t state_size, const void *clock) {
+    frnn_header header;
+    const frnn_status status = check_state(net, batch, state, state_size, &header);
+    if (status != FRNN_OK)
+        return status;
+    return net->num_groups == 0 || (clock == NULL && batch > 0) ? FRNN_E_ARG : FRNN_OK;
+}
+
+frnn_status frnn_state_get_clock(const frnn_config *net, size_t batch, const void *state,
+                                 size_t state_size, unsigned long long *clock) {
+    const frnn_status status = check_clocks(net, batch, state, state_size, clock);
+    if (status != FRNN_OK)
+        return status;
+    const uint64_t *clocks = clocks_at(net, batch, (char *)(uintptr_t)state);
+    for (size_t b = 0; b < batch; b++)
+        clock[b] = clocks[b];
+    return FRNN_OK;
+}
+
+frnn_status frnn_state_set_clock(const frnn_config *net, size_t batch, void *state,
+                                 size_t state_size, const unsigned long long *clock) {
+    const frnn_status status = check_clocks(net, batch, state, state_size, clock);
+    if (status != FRNN_OK)
+        return status;
+    uint64_t *clocks = clocks_at(net, batch, state);
+    for (size_t b = 0; b < batch; b++)
+        clocks[b] = clock[b];
+    forget_sums(net, batch, state);
+    return FRNN_OK;
 }
 
 /* ---- Running ------------------------------------------------------------------------------ */
@@ -213,7 +313,7 @@ static int make_plan(const frnn_config *net, size_t steps, size_t batch, int rag
     if (!frnn_mul(&rows, batch))
         return 0;
     if (net->num_layers > 1) {
-        const int whole = ragged || net->num_directions == 2;
+        const int whole = ragged || net->num_directions == 2 || net->num_groups > 0;
         if (!whole)
             p->chunk = frnn_min(steps, frnn_part_chunk(&part, itemsize, batch));
         /* rows that are held at a time; rounded so that the size never falls with batch */
@@ -227,7 +327,7 @@ static int make_plan(const frnn_config *net, size_t steps, size_t batch, int rag
     if (ragged && !frnn_ragged_size(steps, batch, &p->ragged))
         return 0;
     p->part = 0;
-    for (size_t layer = 0; layer < frnn_min(net->num_layers, 2); layer++) {
+    for (size_t layer = 0; layer < frnn_kinds(net); layer++) {
         const frnn_part part = frnn_part_shape(net, layer);
         size_t size;
         if (!frnn_part_scratch(&part, itemsize, steps, batch, ragged, &size))
@@ -277,11 +377,12 @@ static int is_ragged(const frnn_run *run) {
 /* All that frnn_forward() is given; *state is then the header of the state. */
 static frnn_status check_run(const frnn_config *net, const void *packed, size_t packed_size,
                              const frnn_run *run, frnn_header *state, frnn_saved *saved, plan *p) {
-    size_t packed_needed, state_needed;
+    size_t packed_needed, state_needed, clocks;
     frnn_header header;
     if (frnn_config_check(net) != FRNN_OK || run == NULL || run->struct_size != sizeof *run)
         return FRNN_E_ARG;
     if (!total(net, run->batch, &packed_needed, &state_needed) ||
+        !append_clocks(net, run->batch, &state_needed, &clocks) ||
         !make_plan(net, run->steps, run->batch, is_ragged(run), p))
         return FRNN_E_SIZE;
     if (!frnn_ragged_legal(run->lengths, run->steps, run->batch))
@@ -300,6 +401,17 @@ static frnn_status check_run(const frnn_config *net, const void *packed, size_t 
     if (status == FRNN_OK && run->steps > 0 && run->batch > 0 && (run->x == NULL || run->y == NULL))
         status = FRNN_E_ARG;
     return status;
+}
+
+/* Steps by which the clock of a row has moved: to its end, from where it last started anew. */
+static size_t row_steps(const frnn_run *run, size_t begin, size_t steps, size_t b) {
+    if (!is_ragged(run))
+        return steps;
+    const size_t length = run->lengths != NULL ? run->lengths[b] : steps;
+    size_t t = length;
+    while (run->reset != NULL && t > 1 && run->reset[(begin + t - 1) * run->batch + b] == 0)
+        t--;
+    return run->reset != NULL && t > 1 ? length - (t - 1) : length;
 }
 
 /* One stretch of time through all layers. The strides of part.x and part.y are the caller's; the
@@ -341,16 +453,19 @@ static void run_layers(const frnn_config *net, const plan *p, const frnn_run *ru
         part_run->x_row = part_run->y_row;
     }
     part_run->position += steps;
+    for (size_t b = 0; part_run->clocks != NULL && b < run->batch; b++)
+        part_run->clocks[b] += row_steps(run, begin, steps, b);
 }
 
 frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t packed_size,
                          const frnn_run *run) {
-    frnn_header header;
+    frnn_header header, packed_header;
     frnn_saved layout;
     plan p;
     frnn_status status = check_run(net, packed, packed_size, run, &header, &layout, &p);
     if (status != FRNN_OK)
         return status;
+    memcpy(&packed_header, packed, sizeof packed_header);
     frnn_part_run part_run = {
         .kernels = frnn_kernels_active(net->dtype),
         .net = net,
@@ -364,6 +479,8 @@ frnn_status frnn_forward(const frnn_config *net, const void *packed, size_t pack
         .parallel_time = run->parallel_time,
         .saved = run->saved,
         .layout = &layout,
+        .stamp = packed_header.position,
+        .clocks = clocks_at(net, run->batch, run->state),
     };
     if (part_run.kernels == NULL)
         return FRNN_E_ISA;

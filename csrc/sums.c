@@ -91,6 +91,31 @@ static void gather_visits(const frnn_part_back *run, gather_function gather, con
     }
 }
 
+void frnn_back_gather_delayed(const frnn_part_back *run, const frnn_back_chunk *chunk, size_t delay,
+                              char *h) {
+    const frnn_part *part = run->part;
+    const size_t row = part->h_ld * run->itemsize, history = part->history[0];
+    for (size_t i = chunk->first; i < chunk->first + chunk->count; i++) {
+        const size_t first = frnn_back_first(run, i), steps = frnn_back_rows(run, i) / run->rows;
+        const size_t d = part->delays[delay];
+        /* of steps before the first one of all, of which the state holds the last ones */
+        const size_t before = first >= d ? 0 : frnn_min(d - first, steps);
+        memcpy(h, run->h0 + (history + first - d) * run->rows * row * (before > 0),
+               before * run->rows * row);
+        h += before * run->rows * row;
+        if (before == steps)
+            continue;
+        const gathering g = {run->saved,
+                             run->first + (first + before - d) * run->rows,
+                             (steps - before) * run->rows,
+                             1,
+                             h,
+                             part->h_ld};
+        gather_output(run, &g);
+        h += g.rows * row;
+    }
+}
+
 /* h that each row of the chunk started from. */
 static void gather_h(const frnn_part_back *run, const frnn_back_chunk *chunk, char *h) {
     const size_t row_bytes = run->part->h_ld * run->itemsize;
@@ -137,12 +162,33 @@ static void gather_below(const frnn_part_back *run, const frnn_back_chunk *chunk
         }
 }
 
-/* The input of each row of the chunk, padded with zeros. */
-static void gather_x(const frnn_part_back *run, const frnn_back_chunk *chunk, char *x) {
+/* Outputs of the layer below where visits have several steps, or the layer below has clocks. */
+static void gather_steps_below(const frnn_part_back *run, const frnn_back_chunk *chunk, char *x) {
+    const frnn_part *part = run->part;
+    const size_t row_bytes = frnn_x_row(part) * run->itemsize;
+    for (size_t i = chunk->first; i < chunk->first + chunk->count; i++)
+        for (size_t row = 0; row < frnn_back_rows(run, i); row++, x += row_bytes) {
+            const size_t u = frnn_back_first(run, i) + row / run->rows, b = row % run->rows;
+            for (size_t d = 0; d < 2 && run->below[d] != NULL; d++) {
+                const size_t step = (d == 1) == run->turned ? u : run->times - 1 - u;
+                char *const to = x + d * part->output_size * run->itemsize;
+                const gathering g = {run->below[d],   run->first + step * run->rows + b, 1, 1, to,
+                                     frnn_x_row(part)};
+                if (part->groups > 0)
+                    frnn_clocks_output(run, run->below[d], run->first, step, b, to);
+                else
+                    gather_output(run, &g);
+            }
+        }
+}
+
+void frnn_back_gather_x(const frnn_part_back *run, const frnn_back_chunk *chunk, char *x) {
     const frnn_part *part = run->part;
     const size_t row_bytes = frnn_x_row(part) * run->itemsize;
     const size_t used = part->input_size * run->itemsize;
-    if (run->below[0] != NULL && run->ragged != NULL) {
+    if (run->below[0] != NULL && run->span > 0) {
+        gather_steps_below(run, chunk, x);
+    } else if (run->below[0] != NULL && run->ragged != NULL) {
         gather_below(run, chunk, x);
     } else if (run->below[0] != NULL) {
         /* the blocks of one direction end in padding, which the other overwrites */
@@ -163,9 +209,7 @@ static void gather_x(const frnn_part_back *run, const frnn_back_chunk *chunk, ch
 
 /* ---- Gradients of parameters ----------------------------------------------------------------- */
 
-/* Where the steps at `position` are summed: in the gradients themselves, or behind the first
- * super-sum in an array of its own; *add: whether there is something to add to. */
-static const frnn_gradients *sum_target(const frnn_part_back *run, uint64_t position, int *add) {
+const frnn_gradients *frnn_back_target(const frnn_part_back *run, uint64_t position, int *add) {
     const size_t super = frnn_super_steps(run->batch);
     const int direct = position < super;
     *add = direct ? run->accumulate || position > 0 : position % super != 0;
@@ -192,6 +236,7 @@ static void sum_outer(const frnn_part_back *run, const frnn_back_chunk *chunk, c
         .a_row = a_row,
         .b_row = b_row,
         .c = c,
+        .c_row = n,
         .add = add,
     };
     for (size_t i = 0; i < (by_visit ? chunk->count : 1); i++) {
@@ -224,9 +269,8 @@ void frnn_total_store(const frnn_part_back *run, const double *total, size_t n, 
     }
 }
 
-/* total += the sum of `rows` rows of a: chains, in double. */
-static void sum_rows(const frnn_part_back *run, const frnn_back_space *w, const char *a,
-                     size_t a_row, size_t m, size_t rows, double *total) {
+void frnn_back_sum_rows(const frnn_part_back *run, const frnn_back_space *w, const char *a,
+                        size_t a_row, size_t m, size_t rows, double *total) {
     for (size_t row = 0; row < rows;) {
         frnn_outer ones = {
             .rows = frnn_min(chain_rows(run->batch), rows - row),
@@ -250,6 +294,9 @@ void frnn_back_fold(const frnn_part_back *run) {
         run->kernels->add(from->weight_ih, to->weight_ih, rows * part->input_size);
     if (to->weight_hh != NULL)
         run->kernels->add(from->weight_hh, to->weight_hh, rows * part->output_size);
+    for (size_t i = 0; i + 1 < part->num_delays; i++)
+        if (to->delayed[i] != NULL)
+            run->kernels->add(from->delayed[i], to->delayed[i], rows * part->output_size);
     if (to->weight_hr != NULL)
         run->kernels->add(from->weight_hr, to->weight_hr, part->output_size * part->hidden_size);
 }
@@ -260,8 +307,8 @@ void frnn_back_vectors(const frnn_part_back *run, const frnn_back_space *w) {
     const frnn_part *part = run->part;
     const size_t bytes = run->batch * part->ld * run->itemsize;
     for (size_t i = 0; i < part->sums; i++)
-        sum_rows(run, w, run->dvectors + i * bytes, part->ld, part->hidden_size, run->batch,
-                 run->total_vectors + i * part->hidden_size);
+        frnn_back_sum_rows(run, w, run->dvectors + i * bytes, part->ld, part->dz_units, run->batch,
+                           run->total_vectors + i * part->dz_units);
     memset(run->dvectors, 0, part->sums * bytes);
 }
 
@@ -286,26 +333,87 @@ static void sum_matrix(const frnn_part_back *run, const frnn_back_chunk *chunk, 
                   m->columns, c + together * H * m->columns * run->itemsize, add);
 }
 
+/* The same of a masked recurrent matrix, where it has blocks. */
+static void sum_lists(const frnn_part_back *run, const frnn_back_chunk *chunk, const char *dz,
+                      const matrix_sum *m, char *c, int add) {
+    const frnn_part *part = run->part;
+    const size_t H = part->hidden_size, row = frnn_dz_row(part), gate = H * m->columns;
+    const int split = m->last_with != m->with;
+    frnn_lists_outer outer = {
+        .rows = chunk->rows,
+        .chain = chain_rows(run->batch),
+        .hidden_size = H,
+        .blocks = part->blocks,
+        .gates = split ? part->gates - 1 : part->gates,
+        .a = dz,
+        .a_row = row,
+        .b = m->with,
+        .b_row = m->with_row,
+        .lists = &run->lists,
+        .mask = run->mask,
+        .c = c,
+        .c_row = m->columns,
+    };
+    if (!add)
+        memset(c, 0, part->gates * gate * run->itemsize);
+    run->kernels->lists_outer(&outer);
+    if (split) {
+        outer.a = dz + outer.gates * H * run->itemsize;
+        outer.b = m->last_with;
+        outer.c = c + outer.gates * gate * run->itemsize;
+        outer.gates = 1;
+        run->kernels->lists_outer(&outer);
+    }
+}
+
+/* r * h of a delay after the first; r lies in dz. */
+static void reset_delayed(const frnn_part_back *run, const frnn_back_chunk *chunk, const char *dz,
+                          const char *h, char *inner) {
+    const frnn_part *part = run->part;
+    const size_t dz_row = frnn_dz_row(part) * run->itemsize, row = part->ld * run->itemsize;
+    dz += part->gates * part->hidden_size * run->itemsize;
+    memset(inner, 0, chunk->rows * row);
+    for (size_t i = 0; i < chunk->rows; i++)
+        run->kernels->add_product(h + i * row, dz + i * dz_row, inner + i * row, part->hidden_size);
+}
+
+/* The gradients of the recurrent matrices, of each delay. */
+static void sum_recurrent(const frnn_part_back *run, const frnn_back_space *w,
+                          const frnn_back_chunk *chunk, const char *dz,
+                          const frnn_gradients *target, int add) {
+    const frnn_part *part = run->part;
+    char *const h = run->scratch + w->h, *const inner = run->scratch + w->inner;
+    const matrix_sum m = {h, part->h_ld, part->output_size, part->gates - 1,
+                          part->reset_before ? inner : h};
+    if (part->reset_before && target->weight_hh != NULL)
+        gather_visits(run, gather_reset, run->saved, chunk->first, chunk->count, inner, part->ld);
+    for (size_t i = 0; i < part->num_delays; i++) {
+        void *const c = i == 0 ? target->weight_hh : target->delayed[i - 1];
+        if (c == NULL)
+            continue;
+        if (run->span > 0)
+            frnn_back_gather_delayed(run, chunk, i, h);
+        else
+            gather_h(run, chunk, h);
+        if (part->reset_before && i > 0)
+            reset_delayed(run, chunk, dz, h, inner);
+        (part->mask_blocks > 0 ? sum_lists : sum_matrix)(run, chunk, dz, &m, c, add);
+    }
+}
+
 void frnn_back_sums(const frnn_part_back *run, const frnn_back_space *w,
                     const frnn_back_chunk *chunk) {
     const frnn_part *part = run->part;
     const size_t row = frnn_dz_row(part), first = chunk->first;
-    const char *dz = run->scratch + w->dz + run->batch * row * run->itemsize;
-    char *const h = run->scratch + w->h, *const x = run->scratch + w->x;
-    char *const inner = run->scratch + w->inner;
+    const char *dz = frnn_back_dz(run, w);
+    char *const x = run->scratch + w->x, *const inner = run->scratch + w->inner;
     int add;
-    const frnn_gradients *target = sum_target(run, run->position + first, &add);
-    if (target->weight_hh != NULL) {
-        const matrix_sum m = {h, part->h_ld, part->output_size, part->gates - 1,
-                              part->reset_before ? inner : h};
-        gather_h(run, chunk, h);
-        if (part->reset_before)
-            gather_visits(run, gather_reset, run->saved, first, chunk->count, inner, part->ld);
-        sum_matrix(run, chunk, dz, &m, target->weight_hh, add);
-    }
+    const frnn_gradients *target = frnn_back_target(run, run->position + first, &add);
+    if (part->recurrent)
+        sum_recurrent(run, w, chunk, dz, target, add);
     if (target->weight_ih != NULL) {
         const matrix_sum m = {x, frnn_x_row(part), part->input_size, part->back_slots - 1, x};
-        gather_x(run, chunk, x);
+        frnn_back_gather_x(run, chunk, x);
         sum_matrix(run, chunk, dz, &m, target->weight_ih, add);
     }
     if (target->weight_hr != NULL) {
@@ -318,7 +426,8 @@ void frnn_back_sums(const frnn_part_back *run, const frnn_back_space *w,
     const int by_visit = run->batch > FRNN_SUM_ROWS;
     for (size_t i = 0; i < (by_visit ? chunk->count : 1); i++) {
         const size_t rows = by_visit ? frnn_back_rows(run, first + i) : chunk->rows;
-        sum_rows(run, w, dz, row, part->back_slots * part->hidden_size, rows, run->total_bias);
+        frnn_back_sum_rows(run, w, dz, row, part->back_slots * part->hidden_size, rows,
+                           run->total_bias);
         dz += rows * row * run->itemsize;
     }
 }

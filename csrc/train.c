@@ -3,7 +3,7 @@
  * Training: what a forward saves, the weights as the backward reads them, the gradient of the state
  * between calls, and the order in which the parts run backwards.
  */
-#include "internal.h"
+#include "back.h"
 
 /* ---- Layout ------------------------------------------------------------------------------- */
 
@@ -12,15 +12,23 @@ int frnn_saved_layout(const frnn_config *net, size_t steps, size_t batch, frnn_s
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
     const size_t itemsize = frnn_itemsize(net->dtype);
     const size_t kept = part.gates > 0 ? steps : steps / FRNN_SCAN_PIECE + 1;
+    size_t h_steps = 0, c_steps = 0;
+    for (size_t layer = 0; layer < (net->dilated ? net->num_layers : 1); layer++) {
+        const frnn_part each = frnn_part_shape(net, layer);
+        h_steps = frnn_max(h_steps, each.history[0]);
+        c_steps = frnn_max(c_steps, each.c_ring);
+    }
     saved->size = 0;
-    return frnn_append(&saved->size, &saved->h0, batch, part.h_ld, 1, itemsize) &&
-           frnn_append(&saved->size, &saved->c0, cell->memory != 0, batch, part.ld, itemsize) &&
+    return frnn_append(&saved->size, &saved->h0, h_steps, batch, part.h_ld, itemsize) &&
+           frnn_append(&saved->size, &saved->c0, cell->memory != 0 ? c_steps : 0, batch, part.ld,
+                       itemsize) &&
            frnn_append(&saved->size, &saved->gates, part.gates > 0 ? steps : 0, batch,
                        frnn_gates_row(&part), itemsize) &&
            frnn_append(&saved->size, &saved->c, cell->history ? kept : 0, batch, part.ld,
                        itemsize) &&
            frnn_append(&saved->size, &saved->h, part.projected ? steps : 0, batch, part.h_ld,
-                       itemsize);
+                       itemsize) &&
+           frnn_append(&saved->size, &saved->clocks, part.groups > 0, batch, 1, sizeof(uint64_t));
 }
 
 frnn_status frnn_saved_size(const frnn_config *net, size_t steps, size_t batch, size_t *size) {
@@ -40,15 +48,45 @@ frnn_status frnn_saved_size(const frnn_config *net, size_t steps, size_t batch, 
 
 typedef struct train_part {
     size_t w_ih, w_hh, w_hr, vectors; /* bytes from the start of the packed weights */
+    size_t list_begin, list_k, mask;
     /* Of the adjoint: what arrives at a step, and sums over those that were visited. */
     size_t dh, carry, dvectors, total_bias, total_vectors;
-    size_t sums; /* whether there are more rows than one super-sum: then */
+    size_t dz_past, windows; /* of time structures */
+    size_t sums;             /* whether there are more rows than one super-sum: then */
     size_t sum_ih, sum_hh, sum_hr;
 } train_part;
 
 /* Columns with their padding. */
 static size_t padded(size_t columns) {
     return columns / FRNN_BLOCK * FRNN_BLOCK + FRNN_BLOCK;
+}
+
+/* Elements of the recurrent matrices as the backward reads them. */
+static int recurrent_elements(const frnn_part *part, size_t *elements) {
+    size_t all = part->gates * part->hidden_size;
+    *elements = 0;
+    if (!part->recurrent)
+        return 1;
+    if (part->mask_blocks > 0)
+        all = part->mask_blocks * FRNN_BLOCK * part->gates;
+    else if (part->groups > 0 ? !frnn_mul(&all, part->width)
+                              : !frnn_mul(&all, padded(part->output_size)))
+        return 0;
+    if (part->groups > 0) { /* of each group the windows, less than the whole, which fits */
+        frnn_group groups[FRNN_MAX_GROUPS];
+        const size_t count = frnn_groups_get(part->net, groups);
+        all = part->gates * part->width;
+        if (!frnn_mul(&all, part->width))
+            return 0;
+        all = 0;
+        for (size_t j = 0; j < count; j++)
+            all += groups[j].blocks * FRNN_BLOCK * part->gates *
+                   (part->width - groups[groups[j].readers].block * FRNN_BLOCK);
+    }
+    if (!frnn_mul(&all, part->num_delays))
+        return 0;
+    *elements = all;
+    return 1;
 }
 
 static int append_train_part(const frnn_config *net, size_t steps, size_t batch, size_t layer,
@@ -59,18 +97,31 @@ static int append_train_part(const frnn_config *net, size_t steps, size_t batch,
     const size_t rows = part.gates * H, outputs = part.output_size;
     const size_t recurrent = part.recurrent ? part.gates : 0;
     const size_t projected = part.projected ? outputs : 0;
-    t->sums = part.gates > 0 && steps > frnn_super_steps(batch);
+    const size_t lists = part.mask_blocks > 0, masked = net->mask_blocks > 0;
+    const size_t reach = part.structured && part.groups == 0 ? frnn_back_reach(&part) : 0;
+    size_t visit = batch, matrices; /* rows that are summed side by side */
+    if (!frnn_mul(&visit, part.span) || !recurrent_elements(&part, &matrices))
+        return 0;
+    t->sums = part.gates > 0 && steps > 0 && (steps - 1) / part.span >= frnn_super_steps(visit);
+    const size_t summed = t->sums * recurrent * part.num_delays;
     return frnn_append(packed, &t->w_ih, part.gates * padded(part.input_size), H, 1, itemsize) &&
-           frnn_append(packed, &t->w_hh, recurrent * padded(outputs), H, 1, itemsize) &&
+           frnn_append(packed, &t->w_hh, matrices, 1, 1, itemsize) &&
            frnn_append(packed, &t->w_hr, projected, padded(H), 1, itemsize) &&
            frnn_append(packed, &t->vectors, part.vectors, part.width, 1, itemsize) &&
-           frnn_append(adjoint, &t->dh, batch, part.h_ld, 1, itemsize) &&
-           frnn_append(adjoint, &t->carry, batch, part.ld, 1, itemsize) &&
-           frnn_append(adjoint, &t->dvectors, part.sums * batch, part.ld, 1, itemsize) &&
-           frnn_append(adjoint, &t->total_bias, part.back_slots * H, 1, 1, sizeof(double)) &&
-           frnn_append(adjoint, &t->total_vectors, part.sums * H, 1, 1, sizeof(double)) &&
+           frnn_append(packed, &t->list_begin, lists, part.blocks + 1, 1, sizeof(uint32_t)) &&
+           frnn_append(packed, &t->list_k, part.mask_blocks, 1, 1, sizeof(uint32_t)) &&
+           frnn_append(packed, &t->mask, masked * H, outputs, 1, 1) &&
+           frnn_append(adjoint, &t->dh, part.history[0], batch, part.h_ld, itemsize) &&
+           frnn_append(adjoint, &t->carry, part.history[1], batch, part.ld, itemsize) &&
+           frnn_append(adjoint, &t->dvectors, part.sums * visit, part.ld, 1, itemsize) &&
+           frnn_append(adjoint, &t->total_bias, part.back_slots * part.dz_units, 1, 1,
+                       sizeof(double)) &&
+           frnn_append(adjoint, &t->total_vectors, part.sums * part.dz_units, 1, 1,
+                       sizeof(double)) &&
+           frnn_append(adjoint, &t->dz_past, reach, visit, frnn_dz_row(&part), itemsize) &&
+           frnn_append(adjoint, &t->windows, part.window_elements, batch, 1, itemsize) &&
            frnn_append(adjoint, &t->sum_ih, t->sums * rows, part.input_size, 1, itemsize) &&
-           frnn_append(adjoint, &t->sum_hh, t->sums * recurrent * H, outputs, 1, itemsize) &&
+           frnn_append(adjoint, &t->sum_hh, summed * H, outputs, 1, itemsize) &&
            frnn_append(adjoint, &t->sum_hr, t->sums * projected, H, 1, itemsize);
 }
 
@@ -113,21 +164,82 @@ frnn_status frnn_packed_back_size(const frnn_config *net, size_t *size) {
     return FRNN_OK;
 }
 
-/* For each gate, blocks of 16 columns from from[gate * rows + k][column], zeros in the padding:
- * as long as there are four, four together to[k][4][16], the rest to[k][16]. */
-static void pack_transposed(size_t gates, size_t rows, size_t itemsize, const char *from,
-                            size_t columns, char *to) {
-    const size_t row = columns * itemsize, panel = FRNN_BLOCK * itemsize;
-    const size_t blocks = (columns - 1) / FRNN_BLOCK + 1;
-    for (size_t gate = 0; gate < gates; gate++, from += rows * row)
+/* Rows of a weight matrix, `gate_rows` from gate to gate, and a stretch of its columns. */
+typedef struct source {
+    const char *from;
+    size_t gates, gate_rows;
+    const frnn_group *groups; /* rows of each gate: units of these, with the padding of their */
+    size_t num_groups;        /* blocks if there are several; NULL: all rows */
+    size_t row, column, columns;
+} source;
+
+/* A row of `source`, or NULL for one of the padding. */
+static const char *row_at(const source *s, size_t gate, size_t k, size_t itemsize) {
+    const size_t row = s->row * itemsize, first = s->groups == NULL ? 0 : s->groups[0].block;
+    size_t unit = k;
+    for (size_t i = 0; s->groups != NULL && i < s->num_groups; i++) {
+        const frnn_group *g = &s->groups[i];
+        const size_t at = (g->block - first) * FRNN_BLOCK;
+        if (k < at || k >= at + g->blocks * FRNN_BLOCK)
+            continue;
+        if (k - at >= g->size)
+            return NULL;
+        unit = g->unit + (k - at);
+    }
+    return s->from + (gate * s->gate_rows + unit) * row + s->column * itemsize;
+}
+
+/* For each gate, blocks of 16 columns of `rows` rows, zeros in the padding: as long as there are
+ * four, four together to[k][4][16], the rest to[k][16]. */
+static void pack_transposed(const source *s, size_t rows, size_t itemsize, char *to) {
+    const size_t bytes = s->columns * itemsize, panel = FRNN_BLOCK * itemsize;
+    const size_t blocks = (s->columns - 1) / FRNN_BLOCK + 1;
+    for (size_t gate = 0; gate < s->gates; gate++)
         for (size_t block = 0, width; block < blocks; block += width) {
             width = blocks - block < 4 ? 1 : 4;
-            const size_t at = block * panel, used = frnn_min(width * panel, row - at);
+            const size_t at = block * panel, used = frnn_min(width * panel, bytes - at);
             for (size_t k = 0; k < rows; k++, to += width * panel) {
-                memcpy(to, from + k * row + at, used);
+                const char *from = row_at(s, gate, k, itemsize);
+                if (from != NULL)
+                    memcpy(to, from + at, used);
+                else
+                    memset(to, 0, used);
                 memset(to + used, 0, width * panel - used);
             }
         }
+}
+
+/* Of a net with clocks: of each group the input's rows, and the columns of its readers. */
+static void pack_groups(const frnn_config *net, const frnn_part *part, const frnn_weights *w,
+                        char *w_ih, char *w_hh) {
+    frnn_group groups[FRNN_MAX_GROUPS];
+    const size_t count = frnn_groups_get(net, groups), itemsize = frnn_itemsize(net->dtype);
+    const size_t H = part->hidden_size, I = part->input_size;
+    for (size_t j = 0; j < count; j++) {
+        const size_t first = groups[j].readers, block = groups[first].block;
+        const size_t rows = part->width - block * FRNN_BLOCK;
+        const source input = {w->weight_ih, part->gates, H, &groups[j], 1, I, 0, I};
+        const source readers = {w->weight_hh,   part->gates,   H, &groups[first], count - first, H,
+                                groups[j].unit, groups[j].size};
+        pack_transposed(&input, groups[j].size, itemsize, w_ih);
+        w_ih += part->gates * groups[j].size * frnn_blocks_of(I) * FRNN_BLOCK * itemsize;
+        if (!part->recurrent)
+            continue;
+        pack_transposed(&readers, rows, itemsize, w_hh);
+        w_hh += part->gates * rows * groups[j].blocks * FRNN_BLOCK * itemsize;
+    }
+}
+
+/* The recurrent matrix of each delay. */
+static void pack_recurrent(const frnn_part *part, size_t itemsize, const frnn_weights *w,
+                           char *to) {
+    const size_t H = part->hidden_size, O = part->output_size;
+    for (size_t i = 0; i < part->num_delays; i++) {
+        const source all = {
+            i == 0 ? w->weight_hh : w->delayed[i - 1], part->gates, H, NULL, 0, O, 0, O};
+        pack_transposed(&all, H, itemsize, to);
+        to += part->gates * H * part->output_blocks * FRNN_BLOCK * itemsize;
+    }
 }
 
 frnn_status frnn_pack_back(const frnn_config *net, const frnn_weights *weights, void *packed,
@@ -150,14 +262,22 @@ frnn_status frnn_pack_back(const frnn_config *net, const frnn_weights *weights, 
         if (status != FRNN_OK)
             return status;
         const frnn_weights *w = &weights[i];
-        const size_t H = part.hidden_size;
-        if (part.gates > 0)
-            pack_transposed(part.gates, H, itemsize, w->weight_ih, part.input_size, base + t.w_ih);
-        if (part.recurrent)
-            pack_transposed(part.gates, H, itemsize, w->weight_hh, part.output_size, base + t.w_hh);
+        const size_t H = part.hidden_size, I = part.input_size;
+        const source input = {w->weight_ih, part.gates, H, NULL, 0, I, 0, I};
+        const source projection = {w->weight_hr, 1, 0, NULL, 0, H, 0, H};
+        if (part.groups > 0)
+            pack_groups(net, &part, w, base + t.w_ih, base + t.w_hh);
+        else if (part.gates > 0)
+            pack_transposed(&input, H, itemsize, base + t.w_ih);
+        if (part.mask_blocks > 0)
+            frnn_pack_recurrent(net, &part, w, base + t.w_hh, base + t.list_begin, base + t.list_k);
+        else if (part.recurrent && part.groups == 0)
+            pack_recurrent(&part, itemsize, w, base + t.w_hh);
+        if (net->mask_blocks > 0)
+            memcpy(base + t.mask, w->mask, H * part.output_size);
         if (part.projected)
-            pack_transposed(1, part.output_size, itemsize, w->weight_hr, H, base + t.w_hr);
-        frnn_pack_vectors(&part, itemsize, w, base + t.vectors);
+            pack_transposed(&projection, part.output_size, itemsize, base + t.w_hr);
+        frnn_pack_vectors(net, &part, w, base + t.vectors);
     }
     const frnn_header header = {.magic = FRNN_MAGIC_PACKED_BACK, .key = frnn_config_key(net)};
     memcpy(packed, &header, sizeof header);
@@ -191,7 +311,7 @@ frnn_status frnn_adjoint_reset(const frnn_config *net, size_t steps, size_t batc
     return FRNN_OK;
 }
 
-/* One array between an adjoint ([part][batch][ld]) and the caller's ([part, batch, H]). */
+/* One array between an adjoint ([part][steps][batch][ld]) and the caller's. */
 static frnn_status exchange(const frnn_config *net, size_t steps, size_t batch, char *adjoint,
                             size_t adjoint_size, size_t index, void *to, const void *from) {
     frnn_header header;
@@ -207,20 +327,20 @@ static frnn_status exchange(const frnn_config *net, size_t steps, size_t batch, 
         status = FRNN_E_ARG;
     if (status != FRNN_OK)
         return status;
-    const frnn_part shape = frnn_part_shape(net, 0);
-    const int carried = index == 1 || cell->direct;
+    /* with delays the gradient of a state has more steps than what goes on by itself */
+    const int carried = index == 1 || (cell->direct && net->num_delays == 0);
     const size_t itemsize = frnn_itemsize(net->dtype);
-    const size_t row = (carried ? shape.hidden_size : shape.output_size) * itemsize;
-    const size_t ld = (carried ? shape.ld : shape.h_ld) * itemsize;
     size_t at = 0;
     for (size_t p = 0; p < net->num_layers * net->num_directions; p++) {
+        const frnn_part shape = frnn_part_shape(net, p / net->num_directions);
+        const size_t size = index == 1 ? shape.hidden_size : shape.output_size;
+        const size_t ld = (carried ? shape.ld : shape.h_ld) * itemsize;
         const train_part part = train_part_get(net, steps, batch, p);
         char *values = adjoint + (carried ? part.carry : part.dh);
-        for (size_t b = 0; b < batch; b++, values += ld, at += row) {
-            if (to != NULL)
-                memcpy((char *)to + at, values, row);
-            else
-                memcpy(values, (const char *)from + at, row);
+        for (size_t row = 0; row < shape.history[index] * batch; row++, values += ld) {
+            frnn_exchange_row(net, size, values, to == NULL ? NULL : (char *)to + at,
+                              from == NULL ? NULL : (const char *)from + at);
+            at += size * itemsize;
         }
     }
     return FRNN_OK;
@@ -251,7 +371,7 @@ static int make_plan(const frnn_config *net, size_t steps, size_t batch, int rag
     const size_t itemsize = frnn_itemsize(net->dtype);
     size_t part_size = 0, at;
     p->between = p->ragged = 0;
-    for (size_t layer = 0; layer < frnn_min(net->num_layers, 2); layer++) {
+    for (size_t layer = 0; layer < frnn_kinds(net); layer++) {
         const frnn_part part = frnn_part_shape(net, layer);
         size_t size;
         if (!frnn_part_back_scratch(&part, itemsize, steps, batch, ragged, &size))
@@ -296,9 +416,17 @@ static int is_ragged(const frnn_back *back) {
     return back->lengths != NULL || back->reset != NULL;
 }
 
-/* Whether a sequence may be gone through in stretches. */
-static int divisible(const frnn_config *net) {
-    return net->num_directions == 1 && frnn_cell_get(net->cell)->gates > 0;
+/* Whether a sequence may be gone through in stretches, of which this is one: of nets with delays
+ * whole visits, unless it is the last one. */
+static int divisible(const frnn_config *net, const frnn_back *back, const frnn_header *adjoint) {
+    if (net->num_directions != 1 || frnn_cell_get(net->cell)->gates == 0)
+        return 0;
+    for (size_t layer = 0; layer < (net->dilated ? net->num_layers : 1); layer++) {
+        const frnn_part part = frnn_part_shape(net, layer);
+        if (back->steps % part.span != 0 && back->steps != back->total_steps - adjoint->position)
+            return 0;
+    }
+    return 1;
 }
 
 /* All that frnn_backward() is given; *adjoint is then its header. */
@@ -308,7 +436,7 @@ static frnn_status check_back(const frnn_config *net, const void *packed, size_t
     frnn_header header;
     if (frnn_config_check(net) != FRNN_OK || back == NULL || back->struct_size != sizeof *back ||
         back->steps > back->total_steps || back->dy_begin > back->steps ||
-        (back->steps != back->total_steps && (!divisible(net) || is_ragged(back))) ||
+        (back->steps != back->total_steps && is_ragged(back)) ||
         !frnn_ragged_legal(back->lengths, back->steps, back->batch))
         return FRNN_E_ARG;
     if (!total(net, back->total_steps, back->batch, &packed_needed, &adjoint_needed) ||
@@ -331,6 +459,11 @@ static frnn_status check_back(const frnn_config *net, const void *packed, size_t
                                    back->total_steps, adjoint);
     if (status == FRNN_OK && back->steps > back->total_steps - adjoint->position)
         status = FRNN_E_ARG;
+    if (status == FRNN_OK && back->steps != back->total_steps && !divisible(net, back, adjoint))
+        status = FRNN_E_ARG;
+    for (size_t i = 0; status == FRNN_OK && i < net->num_delays; i++)
+        if (net->fractions[i] > 0)
+            status = FRNN_E_ARG;
     if (status == FRNN_OK && p->total > 0)
         status = frnn_buffer_check(back->scratch, back->scratch_size, p->total);
     if (status == FRNN_OK && back->steps > 0 && back->batch > 0 && back->x == NULL)
@@ -347,14 +480,16 @@ static void gradient_arrays(const frnn_gradients *g, void **arrays) {
     arrays[FRNN_ALPHA] = g->alpha;
     arrays[FRNN_WEIGHT_HR] = g->weight_hr;
     arrays[FRNN_PEEPHOLE] = g->peephole;
+    for (size_t i = 0; i < FRNN_MAX_DELAYS - 1; i++)
+        arrays[FRNN_WEIGHT_COUNT + i] = g->delayed[i];
 }
 
 /* Gradients of a sequence without steps or rows. */
 static void zero_gradients(const frnn_config *net, const frnn_gradients *gradients) {
     for (size_t i = 0; i < net->num_layers * net->num_directions; i++) {
-        void *arrays[FRNN_WEIGHT_COUNT];
+        void *arrays[FRNN_WEIGHT_COUNT + FRNN_MAX_DELAYS - 1];
         gradient_arrays(&gradients[i], arrays);
-        for (int which = 0; which < FRNN_WEIGHT_COUNT; which++)
+        for (int which = 0; which < FRNN_WEIGHT_COUNT + FRNN_MAX_DELAYS - 1; which++)
             if (arrays[which] != NULL)
                 memset(arrays[which], 0,
                        frnn_weight_elements(net, i / net->num_directions, which) *
@@ -391,6 +526,11 @@ static void run_part(const frnn_config *net, const char *packed, const frnn_back
     run->gradients = back->gradients == NULL ? NULL : &back->gradients[index];
     run->total_bias = (double *)(void *)(adjoint + t.total_bias);
     run->total_vectors = (double *)(void *)(adjoint + t.total_vectors);
+    run->lists = (frnn_lists){(const uint32_t *)(const void *)(packed + t.list_begin),
+                              (const uint32_t *)(const void *)(packed + t.list_k)};
+    run->mask = net->mask_blocks == 0 ? NULL : (const unsigned char *)packed + t.mask;
+    run->dz_past = adjoint + t.dz_past;
+    run->windows = adjoint + t.windows;
     run->dvectors = NULL;
     memset(&run->sums, 0, sizeof run->sums);
     if (run->gradients != NULL) {
@@ -400,6 +540,12 @@ static void run_part(const frnn_config *net, const char *packed, const frnn_back
         run->sums.weight_ih = g->weight_ih == NULL ? NULL : adjoint + t.sum_ih;
         run->sums.weight_hh = g->weight_hh == NULL ? NULL : adjoint + t.sum_hh;
         run->sums.weight_hr = g->weight_hr == NULL ? NULL : adjoint + t.sum_hr;
+        for (size_t i = 0; i + 1 < part.num_delays; i++)
+            run->sums.delayed[i] = g->delayed[i] == NULL
+                                       ? NULL
+                                       : adjoint + t.sum_hh +
+                                             (i + 1) * part.gates * part.hidden_size *
+                                                 part.output_size * run->itemsize;
     }
     if (part.gates > 0)
         frnn_part_backward(run);

@@ -16,11 +16,14 @@ import os as _os
 from . import init
 from ._core import available_isas, isa
 from ._core import version as _version
+from .dilated import DilatedRNN
 from .gated import GRU, LSTM, MinGRU
 from .gated_leaky import gated_leaky, gated_leaky_backward
 from .io import load, load_tensors
 from .layers import RNN, LeakyRNN
 from .leaky import Leaky, leaky
+from .prune import prune
+from .reservoir import Reservoir
 from .stream import Stream
 from .threads import get_num_threads, set_num_threads
 from .training import Gradients, Tape
@@ -36,10 +39,12 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "DilatedRNN",
     "Gradients",
     "Leaky",
     "LeakyRNN",
     "MinGRU",
+    "Reservoir",
     "Stream",
     "Tape",
     "available_isas",
@@ -51,5 +56,6 @@ __all__ = [
     "leaky",
     "load",
     "load_tensors",
+    "prune",
     "set_num_threads",
 ]

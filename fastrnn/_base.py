@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from . import _core, _sequences
+from . import _core, _sequences, _structure
 from ._activations import SIGMOID, TANH, Activation
 from ._arrays import (
     Array,
@@ -23,15 +23,18 @@ from ._arrays import (
     check_size,
     describe,
 )
-from ._tape import as_state
+from ._states import Pieces, as_state, checked_state
 from .stream import Stream
 from .training import Gradients, Tape, backward, forward_train
 
-State = Array | tuple[Array, Array]
+State = Array | tuple[Array, ...]
 
 
 # What copies make anew.
-_OF_THE_MOMENT = ("_plain", "_packed", "_ready", "_piece_nets", "_lock", "_net_kind")
+_OF_THE_MOMENT = (
+    *("_plain", "_packed", "_ready", "_piece_nets", "_lock"),
+    *("_net_kind", "_connections"),  # known from their first use on
+)
 
 
 class Layer:
@@ -56,6 +59,14 @@ class Layer:
     peephole: bool = False
     dropout: float = 0.0
     go_backwards: bool = False
+
+    # Its time structure, likewise.
+    delays: tuple[float, ...] = _structure.PLAIN_DELAYS
+    periods: tuple[int, ...] | None = None
+    group_sizes: tuple[int, ...] | None = None
+    connectivity: str = "slower"
+    recurrent_mask: Array | None = None  # [L * D, H, O]
+    _dilated: bool = False  # delays are those of the layers, one each
 
     def __init__(self, input_size: int, hidden_size: int, batch_first: bool, dtype: Any) -> None:
         self.input_size = check_size("input_size", input_size)
@@ -147,6 +158,10 @@ class Layer:
             self._set_parameter(name, value)
         return missing, unexpected
 
+    def _parts(self) -> list[tuple[int, str]]:
+        """Layer and suffix of the parameters of each layer and direction, in order."""
+        return [(0, "")]
+
     def _in_parts(self, arrays: Mapping[str, Array]) -> list[tuple[Array | None, ...]]:
         """Arrays by parameter name in the order of the C library: a tuple per layer, direction."""
         raise NotImplementedError
@@ -168,14 +183,19 @@ class Layer:
         names = ("input_size", "hidden_size", "num_layers", "bidirectional", "dtype")
         sizes = (getattr(self, name) for name in names)
         options = (*self._net_options().values(), self.go_backwards)
-        return (self._cell, *sizes, *options, tuple(self._parameters))
+        mask = self.recurrent_mask
+        mask_bits = None if mask is None else np.packbits(mask).tobytes()
+        structure = (self.delays, self._dilated, self.periods, self.group_sizes, self.connectivity)
+        return (self._cell, *sizes, *options, *structure, mask_bits, tuple(self._parameters))
 
     def _kind(self) -> tuple[Any, ...]:
         """What two layers have in common if a tape of one serves the other."""
         return self._net_kind, self.batch_first
 
-    def _new_net(self, input_size: int, num_layers: int, directions: int) -> _core.Net:
-        """A net of this kind without weights."""
+    def _new_net(
+        self, input_size: int, num_layers: int, directions: int, parts: slice | None = None
+    ) -> _core.Net:
+        """A net of this kind without weights, of these parts if it is not the whole."""
         return _core.Net(
             self._cell,
             self.dtype.name,
@@ -184,6 +204,7 @@ class Layer:
             num_layers,
             directions,
             **self._net_options(),
+            **_structure.core_options(self, parts),
         )
 
     def _check_sizes(self) -> _core.Net:
@@ -195,10 +216,17 @@ class Layer:
         with self._lock:
             if self._packed is None:
                 self._plain = self._plain or self._check_sizes()
-                self._packed = self._plain.pack(self._in_parts(self._parameters))
+                self._packed = self._with_weights(self._plain, slice(None))
             if self._ready is None and not self.go_backwards:
                 self._ready = self._packed.call, self.batch_first, self._parallel_time
             return self._packed
+
+    def _with_weights(self, net: _core.Net, parts: slice) -> _core.Net:
+        """The net of these parts with their packed weights."""
+        weights = self._in_parts(self._parameters)[parts]
+        if self.recurrent_mask is None:
+            return net.pack(weights)
+        return net.pack(weights, list(self.recurrent_mask[parts]))
 
     def _pieces(self, directions: int) -> list[_core.Net]:
         """Each layer as a net of its own, or with `directions` 1 each direction of each layer;
@@ -206,13 +234,19 @@ class Layer:
         with self._lock:
             nets = self._piece_nets.get(directions)
             if nets is None:
-                nets, parts = [], self._in_parts(self._parameters)
-                for start in range(0, len(parts), directions):
+                nets = []
+                for start in range(0, len(self._parts()), directions):
                     inputs = self.input_size if start <= self.bidirectional else self._output_size
-                    net = self._new_net(inputs, 1, directions)
-                    nets.append(net.pack(parts[start : start + directions]))
+                    parts = slice(start, start + directions)
+                    net = self._new_net(inputs, 1, directions, parts)
+                    nets.append(self._with_weights(net, parts))
                 self._piece_nets[directions] = nets
             return nets
+
+    def _state_pieces(self, directions: int) -> Pieces:
+        """How a state is cut into those of the nets of `_pieces`."""
+        slots = np.array(_structure.slots(self))
+        return Pieces(slots.reshape(-1, directions, slots.shape[1]).sum(axis=1).tolist())
 
     # ---- Calls
 
@@ -235,7 +269,11 @@ class Layer:
             state: what a call returned, to carry on from there; zeros if None. For LSTM (h, c), for
                 LeakyRNN of form potential u, else h; arrays [L * D, B, H] ([L * D, H] for one
                 sequence; h of an LSTM with a projection has P values), ordered layer 0, layer 0
-                reverse, layer 1, ... For Leaky [B, H] or [H].
+                reverse, layer 1, ... For Leaky [B, H] or [H]. With `delays` each layer and
+                direction has as many steps there as it looks back, the oldest first: of h and u
+                those of its longest delay, of c of its shortest. With `periods` the state is a
+                tuple with one more array, clock: integers [B] (of shape () for one sequence), the
+                steps that each row has done.
             out: an array for y, of y's shape and dtype; must not overlap x.
             lengths: B integers from 0 to T, in any order: row b has only its first lengths[b]
                 steps, in which both directions start and end. After them y is 0, and the state is
@@ -335,7 +373,8 @@ class Layer:
             dy: the gradient of the loss with respect to y, in y's shape; or without the axis of
                 time, [B, D * H] ([D * H] for one sequence), if the loss sees only y at the last
                 time step; or None for zeros.
-            dstate: likewise of the final state, in its form; an entry or all of it may be None.
+            dstate: likewise of the final state, in its form but without a clock; an entry or all
+                of it may be None.
             out: arrays by parameter name, to which the gradients are added.
             need_x, need_params: whether these gradients are wanted.
 
@@ -363,32 +402,15 @@ class Layer:
         return (1 + self.bidirectional) * (self.proj_size or self.hidden_size)
 
     def _state_shapes(self, batch: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-        """The shapes of a state's arrays; batch is (B,), or () for one unbatched sequence."""
-        parts = self.num_layers * (1 + self.bidirectional)
+        """The shapes of a state's arrays but for its clock, which has that of batch: (B,), or ()
+        for one unbatched sequence."""
         sizes = (self.proj_size or self.hidden_size, self.hidden_size)
-        return tuple((parts, *batch, size) for size in sizes[: self._states])
+        slots = map(sum, zip(*_structure.slots(self), strict=True))
+        return tuple((n, *batch, size) for n, size in zip(slots, sizes, strict=False))
 
     def _check_state(self, name: str, state: Any, batch: tuple[int, ...]) -> tuple[Any, ...]:
-        """The arrays of a state or of its gradient, contiguous; none of them for None. An array
-        of a gradient may be None."""
-        if state is None:
-            return ()
-        shapes, d = self._state_shapes(batch), name.removesuffix("state")
-        names = [name] if self._states == 1 else [f"{name}[0] ({d}h)", f"{name}[1] ({d}c)"]
-        if self._states == 1:
-            state = (state,)
-        elif not isinstance(state, (tuple, list)) or len(state) != self._states:
-            raise TypeError(f"{name}: expected a tuple ({d}h, {d}c), got {describe(state)}")
-        arrays: list[Array | None] = []
-        for label, value, shape in zip(names, state, shapes, strict=True):
-            if value is None and d:
-                arrays.append(None)
-                continue
-            array = as_real(label, value, self.dtype)
-            if array.shape != shape:
-                raise ValueError(f"{label}: expected shape {shape}, got {array.shape}")
-            arrays.append(np.require(array, requirements=["C", "A"]))
-        return tuple(arrays)
+        """The arrays of a state or of its gradient, contiguous; none of them for None."""
+        return checked_state(self, name, state, batch)
 
     def _batch(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """(B,) of the shape of x or y, or () if it is of one unbatched sequence."""
@@ -426,6 +448,29 @@ class Layer:
 
     # ---- Files and copies
 
+    def rescaled(self, k: float) -> Self:
+        """A new layer for input that has k times as many steps in the same time.
+
+        Delays (dilations) become k times as long. A fraction of a step is interpolated linearly:
+        2.25 reads 0.75 h_{t-2} + 0.25 h_{t-3}; such a layer only runs forward. The periods of one
+        with clocks become k times as long instead, and must stay whole. What a unit keeps of
+        itself then comes from as many steps back, so that alpha of a LeakyRNN stays as it is; alpha
+        of Leaky, which has no delays, becomes alpha ** (1 / k).
+
+        Args:
+            k: a number > 0; the steps of the new layer in one of this.
+
+        Raises:
+            ValueError: if a delay would be shorter than a step, two would have the same whole part,
+                or a period would not be whole.
+
+        Example:
+            >>> from fastrnn import GRU
+            >>> GRU(3, 8, delays=(1, 10)).rescaled(2.5)
+            GRU(3, 8, delays=(2.5, 25))
+        """
+        return _structure.rescaled(self, k)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the layer as a safetensors file, which `fastrnn.load` and the C library read."""
         from . import io
@@ -441,7 +486,8 @@ class Layer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         nets: dict[str, Any] = {"_plain": None, "_packed": None, "_ready": None, "_piece_nets": {}}
         self.__dict__.update(state, **nets, _lock=threading.Lock())
-        for array in self._parameters.values():
+        masks = [] if self.recurrent_mask is None else [self.recurrent_mask]
+        for array in (*self._parameters.values(), *masks):
             array.flags.writeable = False
 
     def __copy__(self) -> Self:

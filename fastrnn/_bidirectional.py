@@ -13,7 +13,8 @@ import numpy as np
 
 from . import _core
 from ._arrays import Array
-from ._tape import Grads, all_steps, as_state, as_tuple, joined, part
+from ._states import as_state, as_tuple
+from ._tape import Grads, all_steps
 
 if TYPE_CHECKING:
     from ._base import Layer
@@ -27,6 +28,7 @@ class BidirectionalTape:
         self._width = layer._output_size // 2  # of one direction
         self._tapes = [_core.Tape(segment) for _ in range(2 * layer.num_layers)]
         self._nets = layer._pieces(1)
+        self._states = layer._state_pieces(1)
         self._inputs: list[Array] = []  # of each layer
 
     def _views(self, x: Array) -> tuple[Array, Array]:
@@ -41,7 +43,6 @@ class BidirectionalTape:
 
     def forward(self, x: Array, state: Any, out: Array | None) -> tuple[Array, Any]:
         """As Net.call with a tape; the arguments have been converted."""
-        states = as_tuple(state)
         layers = len(self._nets) // 2
         finals = []
         for layer in range(layers):
@@ -53,14 +54,14 @@ class BidirectionalTape:
                 zip(self._views(x), self._outputs(y), strict=True)
             ):
                 index = 2 * layer + direction
-                start = None if state is None else part(states, slice(index, index + 1))
+                own = None if state is None else as_state(self._states.of(index, as_tuple(state)))
                 result = self._nets[index].call(
-                    view, start, share, self._batch_first, False, self._tapes[index]
+                    view, own, share, self._batch_first, False, self._tapes[index]
                 )
                 assert result is not None
                 finals.append(as_tuple(result[1]))
             x = y
-        return x, as_state(joined(finals))
+        return x, as_state(self._states.joined(finals))
 
     @property
     def nbytes(self) -> int:
@@ -92,7 +93,7 @@ class BidirectionalTape:
                 own = None if grads is None else [grads[index]]
                 dx, final = self._tapes[index].backward(
                     shares[direction],
-                    tuple(None if d is None else d[index : index + 1] for d in dstate),
+                    self._states.of(index, dstate),
                     need_x or layer > 0,
                     own,
                     accumulate,
@@ -104,4 +105,4 @@ class BidirectionalTape:
             else:
                 dy = dxs[1]
                 dy += self._views(dxs[0])[1]
-        return dy, joined(finals[::-1])
+        return dy, self._states.joined(finals[::-1])

@@ -130,10 +130,10 @@ cdef class Ragged:
             self.reset = <const unsigned char *> self.reset_view.buffer.buf
 
 
-cdef View contiguous(object array, size_t size, str name):
+cdef View contiguous(object array, size_t size, str name, bint writable=False):
     """The buffer of an array of so many bytes."""
     cdef View v = View()
-    PyObject_GetBuffer(array, &v.buffer, PyBUF_STRIDES)
+    PyObject_GetBuffer(array, &v.buffer, PyBUF_STRIDES | (PyBUF_WRITABLE if writable else 0))
     v.held = True
     check_contiguous(&v.buffer)
     if <size_t> v.buffer.len != size:

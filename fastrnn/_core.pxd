@@ -18,6 +18,8 @@ cdef extern from "internal.h" nogil:
         FRNN_VERSION_MAJOR
         FRNN_VERSION_MINOR
         FRNN_VERSION_PATCH
+        FRNN_MAX_DELAYS
+        FRNN_MAX_GROUPS
 
     ctypedef struct frnn_cell_info:
         const char *name
@@ -39,6 +41,18 @@ cdef extern from "internal.h" nogil:
         int peephole
         double clip, cell_clip
         frnn_function activation, gate_activation, output_activation
+        size_t num_delays
+        size_t delays[16]
+        double fractions[16]
+        int dilated
+        size_t num_groups
+        size_t periods[64]
+        size_t group_sizes[64]
+        int full
+        size_t mask_blocks
+
+    ctypedef struct frnn_part:
+        size_t history[2]
 
     ctypedef struct frnn_weights:
         const void *weight_ih
@@ -48,6 +62,8 @@ cdef extern from "internal.h" nogil:
         const void *alpha
         const void *weight_hr
         const void *peephole
+        const void *delayed[15]
+        const unsigned char *mask
 
     ctypedef struct frnn_run:
         size_t struct_size, steps, batch
@@ -73,6 +89,7 @@ cdef extern from "internal.h" nogil:
         void *alpha
         void *weight_hr
         void *peephole
+        void *delayed[15]
 
     ctypedef struct frnn_back:
         size_t struct_size, steps, total_steps, batch
@@ -153,6 +170,7 @@ cdef extern from "internal.h" nogil:
     const frnn_activation_info *frnn_activation_get(frnn_activation activation)
     frnn_status frnn_config_check(const frnn_config *net)
     size_t frnn_output_size(const frnn_config *net)
+    frnn_part frnn_part_shape(const frnn_config *net, size_t layer)
     size_t frnn_weight_elements(const frnn_config *net, size_t layer, int which)
     frnn_status frnn_packed_size(const frnn_config *net, size_t *size)
     frnn_status frnn_pack(const frnn_config *net, const frnn_weights *weights, void *packed,
@@ -169,7 +187,7 @@ cdef extern from "internal.h" nogil:
                                  const void *adjoint, size_t size, size_t index, void *values)
     frnn_status frnn_adjoint_set(const frnn_config *net, size_t steps, size_t batch, void *adjoint,
                                  size_t size, size_t index, const void *values)
-    size_t frnn_checkpoint_unit(size_t batch)
+    size_t frnn_checkpoint_unit(const frnn_config *net, size_t batch)
     frnn_status frnn_backward_scratch_size(const frnn_config *net, size_t steps, size_t batch,
                                            size_t *size)
     frnn_status frnn_ragged_backward_scratch_size(const frnn_config *net, size_t steps,
@@ -182,6 +200,10 @@ cdef extern from "internal.h" nogil:
                                size_t state_size, size_t index, void *values)
     frnn_status frnn_state_set(const frnn_config *net, size_t batch, void *state,
                                size_t state_size, size_t index, const void *values)
+    frnn_status frnn_state_get_clock(const frnn_config *net, size_t batch, const void *state,
+                                     size_t state_size, unsigned long long *clock)
+    frnn_status frnn_state_set_clock(const frnn_config *net, size_t batch, void *state,
+                                     size_t state_size, const unsigned long long *clock)
     frnn_status frnn_scratch_size(const frnn_config *net, size_t steps, size_t batch,
                                   size_t *size)
     frnn_status frnn_ragged_scratch_size(const frnn_config *net, size_t steps, size_t batch,

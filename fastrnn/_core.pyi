@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 class Net:
     gates: int
     states: int
+    clocked: bool
     def __init__(
         self,
         cell: str,
@@ -21,8 +22,18 @@ class Net:
         activation: tuple[str, float, float] = ...,
         gate_activation: tuple[str, float, float] = ...,
         output_activation: tuple[str, float, float] = ...,
+        delays: tuple[float, ...] = ...,
+        dilated: bool = False,
+        periods: tuple[int, ...] = ...,
+        group_sizes: tuple[int, ...] = ...,
+        full: bool = False,
+        mask_blocks: int = 0,
     ) -> None: ...
-    def pack(self, weights: list[tuple[NDArray[Any] | None, ...]]) -> Net: ...
+    def pack(
+        self,
+        weights: list[tuple[NDArray[Any] | None, ...]],
+        masks: list[NDArray[np.bool_]] | None = None,
+    ) -> Net: ...
     def call(
         self,
         x: Any,

@@ -15,7 +15,7 @@ from cpython.buffer cimport (
 )
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uintptr_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 # A call that does less than this keeps the GIL: giving it up and back costs as much as the work.
 cdef double GIL_FLOPS = 2e4
@@ -51,6 +51,29 @@ cdef frnn_function function(tuple activation) except *:
     return f
 
 
+cdef int set_structure(frnn_config *config, tuple delays, tuple periods,
+                       tuple group_sizes) except -1:
+    """Delays may be fractions, of which the whole part and the rest are kept apart."""
+    if len(delays) > FRNN_MAX_DELAYS:
+        raise ValueError(f"delays: expected at most {FRNN_MAX_DELAYS}, got {len(delays)}")
+    if len(periods) > FRNN_MAX_GROUPS or len(periods) != len(group_sizes):
+        raise ValueError(f"periods: expected at most {FRNN_MAX_GROUPS}, with as many group_sizes")
+    config.num_delays, config.num_groups = len(delays), len(periods)
+    for i in range(len(delays)):
+        config.delays[i] = <size_t> math.floor(delays[i])
+        config.fractions[i] = delays[i] - math.floor(delays[i])
+    for i in range(len(periods)):
+        config.periods[i], config.group_sizes[i] = periods[i], group_sizes[i]
+    return 0
+
+
+cdef bint plain_clock(object clock, tuple shape) except -1:
+    """Whether the clocks of a state can be taken as they are."""
+    return (type(clock) is numpy.ndarray and clock.dtype == numpy.int64 and clock.shape == shape
+            and clock.flags.c_contiguous and clock.flags.aligned
+            and clock.min(initial=0) >= 0)
+
+
 cdef tuple function_tuple(const frnn_function *f):
     return ACTIVATIONS[<int> f.kind], f.alpha, f.beta
 
@@ -64,10 +87,12 @@ cdef class Net:
     An activation is a tuple (name, alpha, beta), a limit of 0 none."""
     cdef frnn_config config
     cdef readonly size_t gates, states
+    cdef readonly bint clocked  # the state has clocks too
     cdef size_t width         # values of h, and of one direction's output
+    cdef size_t slots[2]      # steps of all parts in the arrays of a state
     cdef object dtype
     cdef Memory packed, packed_back
-    cdef list weights         # as given to pack(), for packed_back
+    cdef list weights, masks  # as given to pack(), for packed_back
     cdef list spare, spare_back   # workspaces of calls that are over, for the next ones
     cdef double step_flops    # work of one step of one sequence
 
@@ -75,7 +100,8 @@ cdef class Net:
                  size_t num_layers, size_t num_directions, size_t proj_size=0,
                  bint peephole=False, double clip=0.0, double cell_clip=0.0,
                  tuple activation=TANH, tuple gate_activation=SIGMOID,
-                 tuple output_activation=TANH):
+                 tuple output_activation=TANH, tuple delays=(), bint dilated=False,
+                 tuple periods=(), tuple group_sizes=(), bint full=False, size_t mask_blocks=0):
         cdef size_t packed_size
         cdef frnn_config *config = &self.config
         config.struct_size = sizeof(frnn_config)
@@ -88,6 +114,8 @@ cdef class Net:
         config.activation = function(activation)
         config.gate_activation = function(gate_activation)
         config.output_activation = function(output_activation)
+        set_structure(config, delays, periods, group_sizes)
+        config.dilated, config.full, config.mask_blocks = dilated, full, mask_blocks
         check(frnn_config_check(config), "configuration")
         check(frnn_packed_size(config, &packed_size), "configuration")
         info = frnn_cell_get(config.cell)
@@ -95,54 +123,80 @@ cdef class Net:
         self.states = info.states
         self.dtype = numpy.dtype(dtype)
         self.spare, self.spare_back = [], []
+        self.clocked = config.num_groups > 0
         self.width = frnn_output_size(config)
+        self.slots[0] = self.slots[1] = 0
+        for layer in range(num_layers if dilated else 1):
+            part = frnn_part_shape(config, layer)
+            for i in range(2):
+                self.slots[i] += num_directions * part.history[i]
+        if not dilated:
+            self.slots[0] *= num_layers
+            self.slots[1] *= num_layers
         self.step_flops = 2.0 * num_layers * num_directions * (
             self.gates * hidden_size * (<double> input_size + self.width) + hidden_size)
 
-    def pack(self, list weights):
-        """Packs a list of (weight_ih, weight_hh, bias_ih, bias_hh, alpha, weight_hr, peephole),
-        each an array or None: layer by layer, forward before reverse. Returns a new Net, which
-        shares the workspaces of this one."""
+    def pack(self, list weights, list masks=None):
+        """Packs a list of (weight_ih, weight_hh, bias_ih, bias_hh, alpha, weight_hr, peephole, those
+        of the delays after the first ...), each an array or None: layer by layer, forward before
+        reverse; and masks [H, O] of booleans likewise. Returns a new Net, which shares the
+        workspaces of this one."""
         cdef Net net = Net.__new__(Net)
         cdef size_t size
         net.config = self.config
         net.gates, net.states, net.step_flops = self.gates, self.states, self.step_flops
-        net.width = self.width
+        net.width, net.clocked = self.width, self.clocked
+        net.slots = self.slots
         net.dtype, net.spare, net.spare_back = self.dtype, self.spare, self.spare_back
-        net.weights = weights
+        net.weights, net.masks = weights, masks
         check(frnn_packed_size(&self.config, &size), "weights")
         net.packed = Memory(size)
         views = []
-        table = self.array_table("weights", weights, views, False)
+        table = self.weight_table(weights, masks, views)
         check(frnn_pack(&self.config, <const frnn_weights *> table.address, net.packed.address,
                         size), "weights")
         return net
 
-    cdef Memory array_table(self, str name, list arrays, list views, bint writable):
-        """The addresses of one tuple of arrays per part, checked; `views` holds on to them."""
+    cdef Memory array_table(self, str name, list arrays, list views, bint writable, size_t fields):
+        """The addresses of one tuple of arrays per part, checked, in structs of so many pointers;
+        `views` holds on to them."""
         cdef View v
         cdef void **field
         cdef size_t expected, parts = self.config.num_layers * self.config.num_directions
         if <size_t> len(arrays) != parts:
             raise ValueError(f"{name}: expected {parts} parts, got {len(arrays)}")
-        table = Memory(parts * FRNN_WEIGHT_COUNT * sizeof(void *))
+        table = Memory(parts * fields * sizeof(void *))
         field = <void **> table.address
+        memset(field, 0, table.size)
         for p in range(parts):
-            for i in range(FRNN_WEIGHT_COUNT):
-                field[FRNN_WEIGHT_COUNT * p + i] = NULL
-                if arrays[p][i] is None:
+            for i, array in enumerate(arrays[p]):
+                if array is None:
                     continue
-                v = view(arrays[p][i], writable, self.config.dtype)
+                v = view(array, writable, self.config.dtype)
                 check_contiguous(&v.buffer)
                 expected = frnn_weight_elements(&self.config, p // self.config.num_directions, i)
-                if <size_t> v.buffer.len != expected * <size_t> v.buffer.itemsize:
+                if expected == 0 or (
+                    <size_t> v.buffer.len != expected * <size_t> v.buffer.itemsize
+                ):
                     raise ValueError(f"{name}: part {p}, array {i} has the wrong size")
                 views.append(v)
-                field[FRNN_WEIGHT_COUNT * p + i] = v.buffer.buf
+                field[fields * p + i] = v.buffer.buf
+        return table
+
+    cdef Memory weight_table(self, list weights, list masks, list views):
+        cdef size_t i, elements = self.config.hidden_size * self.width
+        cdef View v
+        table = self.array_table("weights", weights, views, False,
+                                 sizeof(frnn_weights) // sizeof(void *))
+        for i in range(<size_t> len(masks or ())):
+            v = contiguous(masks[i], elements, "masks")
+            views.append(v)
+            (<frnn_weights *> table.address)[i].mask = <const unsigned char *> v.buffer.buf
         return table
 
     cdef Memory gradient_table(self, list grads, list views):
-        return self.array_table("grads", grads, views, True)
+        return self.array_table("grads", grads, views, True,
+                                sizeof(frnn_gradients) // sizeof(void *))
 
     cdef Memory transposed(self):
         """The weights as the backward reads them; packed at its first call."""
@@ -152,7 +206,7 @@ cdef class Net:
             check(frnn_packed_back_size(&self.config, &size), "weights")
             packed = Memory(size)
             views = []
-            table = self.array_table("weights", self.weights, views, False)
+            table = self.weight_table(self.weights, self.masks, views)
             check(frnn_pack_back(&self.config, <const frnn_weights *> table.address,
                                  packed.address, size), "weights")
             self.packed_back = packed
@@ -185,18 +239,20 @@ cdef class Net:
             elif type(out) is not numpy.ndarray or out.shape != y_shape:
                 return None
             state_shape = c_shape = self.state_shape(&bx, batch_first, 0)
-            if self.config.proj_size > 0:
+            if self.config.proj_size > 0 or self.config.num_delays > 0:
                 c_shape = self.state_shape(&bx, batch_first, 1)
             if state is None:
                 state = ()
             else:
-                if self.states == 1:
+                if self.states + self.clocked == 1:
                     state = (state,)
-                if type(state) is not tuple or <size_t> len(state) != self.states:
+                if type(state) is not tuple or <size_t> len(state) != self.states + self.clocked:
                     return None
-                for i in range(len(state)):
+                for i in range(self.states):
                     if not self.plain_state(state[i], self.state_shape(&bx, batch_first, i)):
                         return None
+                if self.clocked and not plain_clock(state[self.states], state_shape[1:-1]):
+                    return None
             if not self.borrow(out, &by, True):
                 return None
             try:
@@ -221,6 +277,10 @@ cdef class Net:
         if self.states == 2:
             final = final, numpy.empty(c_shape, self.dtype)
             space.exchange(self, 1, final[1], False)
+        if self.clocked:
+            clock = numpy.empty(state_shape[1:-1], numpy.int64)
+            space.exchange(self, self.states, clock, False)
+            final = (*final, clock) if self.states == 2 else (final, clock)
         self.spare.append(space)
         return out, final
 
@@ -243,7 +303,7 @@ cdef class Net:
         if x.ndim == 3:
             shape = (x.shape[0 if batch_first else 1], *shape)
         if self.gates > 0:
-            shape = (self.config.num_layers * self.config.num_directions, *shape)
+            shape = (self.slots[index], *shape)
         return shape
 
     cdef size_t state_width(self, size_t index) noexcept:
@@ -382,10 +442,12 @@ cdef class Workspace:
 
     cdef int exchange(self, Net net, size_t index, object array, bint store) except -1:
         """Copies the state array `index` from (store) or to a contiguous array."""
-        cdef View v = view(array, not store, net.config.dtype)
-        cdef size_t parts = net.config.num_layers * net.config.num_directions
+        cdef View v
+        if index == net.states:
+            return self.exchange_clock(net, array, store)
+        v = view(array, not store, net.config.dtype)
         check_contiguous(&v.buffer)
-        if <size_t> v.buffer.len != (parts * self.run.batch * net.state_width(index)
+        if <size_t> v.buffer.len != (net.slots[index] * self.run.batch * net.state_width(index)
                                      * <size_t> v.buffer.itemsize):
             raise ValueError("state: wrong size")
         if store:
@@ -393,6 +455,17 @@ cdef class Workspace:
                                         self.run.state_size, index, v.buffer.buf), "state")
         return check(frnn_state_get(&net.config, self.run.batch, self.run.state,
                                     self.run.state_size, index, v.buffer.buf), "state")
+
+    cdef int exchange_clock(self, Net net, object array, bint store) except -1:
+        """Likewise the clocks: int64 [B], not negative."""
+        cdef View v = contiguous(array, self.run.batch * 8, "clock", not store)
+        if store:
+            return check(frnn_state_set_clock(&net.config, self.run.batch, self.run.state,
+                                              self.run.state_size,
+                                              <const unsigned long long *> v.buffer.buf), "clock")
+        return check(frnn_state_get_clock(&net.config, self.run.batch, self.run.state,
+                                          self.run.state_size,
+                                          <unsigned long long *> v.buffer.buf), "clock")
 
 
 include "_stream.pxi"
@@ -445,6 +518,12 @@ def open_model(data, bint bare=False):
         "bias": bool(model.bias),
         "batch_first": bool(model.batch_first),
         "go_backwards": bool(model.go_backwards),
+        "delays": tuple(net.delays[i] + net.fractions[i] if net.fractions[i] else net.delays[i]
+                        for i in range(net.num_delays)),
+        "dilated": bool(net.dilated),
+        "periods": tuple(net.periods[i] for i in range(net.num_groups)),
+        "group_sizes": tuple(net.group_sizes[i] for i in range(net.num_groups)),
+        "connectivity": "full" if net.full else "slower",
         "dtype": "float32" if net.dtype == FRNN_F32 else "float64",
     }
     return config, tensors

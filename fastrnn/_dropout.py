@@ -10,7 +10,8 @@ import numpy as np
 from . import _core
 from ._activations import finite
 from ._arrays import Array
-from ._tape import Grads, as_state, as_tuple, joined, part
+from ._states import as_state, as_tuple
+from ._tape import Grads
 
 if TYPE_CHECKING:
     from ._base import Layer
@@ -48,6 +49,7 @@ class DropoutTape:
         self._probability, self._rng = layer.dropout, checked_rng(rng)
         self._directions = 1 + layer.bidirectional
         self._nets = layer._pieces(self._directions)
+        self._states = layer._state_pieces(self._directions)
         self._tapes = [_core.Tape() for _ in self._nets]
         self._factors: list[Array] = []  # of the outputs of each layer but the last
 
@@ -61,10 +63,9 @@ class DropoutTape:
         reset: Array | None = None,
     ) -> tuple[Array, Any]:
         """As Net.call with a tape; the arguments have been converted."""
-        states = as_tuple(state)
         finals, last = [], len(self._nets) - 1
         for number, (net, tape) in enumerate(zip(self._nets, self._tapes, strict=True)):
-            own = None if state is None else part(states, self._share(number))
+            own = None if state is None else as_state(self._states.of(number, as_tuple(state)))
             target = out if number == last else None
             result = net.call(x, own, target, batch_first, False, tape, lengths, reset)
             assert result is not None
@@ -74,11 +75,7 @@ class DropoutTape:
                 self._factors.append(self._draw(y, batch_first))
                 y *= self._factors[-1]
             x = y
-        return x, as_state(joined(finals))
-
-    def _share(self, number: int) -> slice:
-        """The parts of a layer."""
-        return slice(number * self._directions, (number + 1) * self._directions)
+        return x, as_state(self._states.joined(finals))
 
     def _draw(self, y: Array, batch_first: bool) -> Array:
         swap = batch_first and y.ndim == 3
@@ -111,16 +108,16 @@ class DropoutTape:
         """As _core.Tape.backward."""
         finals: list[tuple[Array, ...]] = []
         for number in reversed(range(len(self._tapes))):
-            share = self._share(number)
+            parts = slice(number * self._directions, (number + 1) * self._directions)
             dy, final = self._tapes[number].backward(
                 dy,
-                tuple(None if d is None else d[share] for d in dstate),
+                self._states.of(number, dstate),
                 need_x or number > 0,
-                None if grads is None else grads[share],
+                None if grads is None else grads[parts],
                 accumulate,
             )
             finals.append(final)
             if number > 0:
                 assert dy is not None
                 dy *= self._factors[number - 1]
-        return dy, joined(finals[::-1])
+        return dy, self._states.joined(finals[::-1])

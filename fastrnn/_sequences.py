@@ -14,7 +14,8 @@ import numpy as np
 
 from . import _core
 from ._arrays import Array, as_array, check_flag, describe
-from ._tape import Grads, TapeLike, all_steps, as_state, as_tuple
+from ._states import as_state, as_tuple
+from ._tape import Grads, TapeLike, all_steps
 
 if TYPE_CHECKING:
     from ._base import Layer
@@ -154,6 +155,16 @@ def _by_time(array: Array, batch_first: bool) -> Array:
     return array.swapaxes(0, 1) if batch_first else array
 
 
+def _with_row(array: Array) -> Array:
+    """An array of the state of one sequence as that of a batch of one; a clock has no units."""
+    return array[None] if array.ndim == 0 else array[..., None, :]
+
+
+def _without_row(array: Array) -> Array:
+    """Undoes _with_row."""
+    return array.reshape(()) if array.ndim == 1 else array[..., 0, :]
+
+
 class Skips:
     """The steps that a mask leaves, moved to the front of each row, and the way back.
 
@@ -184,7 +195,7 @@ class Skips:
         """y and the final state."""
         single = x.ndim == 2
         if single and state is not None:
-            state = as_state(tuple(array[..., None, :] for array in as_tuple(state)))
+            state = as_state(tuple(map(_with_row, as_tuple(state))))
         if out is not None and np.may_share_memory(x, out):
             raise ValueError("out: must not overlap x")
         short = np.take_along_axis(_by_time(x, self.batch_first), self.order[..., None], 0)
@@ -192,7 +203,7 @@ class Skips:
         y = np.empty(y_shape, x.dtype) if out is None else out
         self._spread(outputs, _by_time(y, self.batch_first))
         if single:
-            final = as_state(tuple(array[..., 0, :] for array in as_tuple(final)))
+            final = as_state(tuple(map(_without_row, as_tuple(final))))
         return y, final
 
     def _shares(self, array: Array) -> list[Array]:
@@ -257,12 +268,12 @@ class SkippingTape:
             dy = all_steps(dy, self._y_shape, skips.batch_first)
             dy = skips.collected(_by_time(dy, skips.batch_first))
         if single:
-            dstate = tuple(None if d is None else d[..., None, :] for d in dstate)
+            dstate = tuple(None if d is None else _with_row(d) for d in dstate)
         dx, final = self._inner.backward(dy, dstate, need_x, grads, accumulate)
         if dx is not None:
             dx = skips.scattered(dx, self._x_shape)
         if single:
-            final = tuple(array[..., 0, :] for array in final)
+            final = tuple(map(_without_row, final))
         return dx, final
 
 

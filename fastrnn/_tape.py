@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -43,23 +43,3 @@ def all_steps(dy: Array, shape: tuple[int, ...], batch_first: bool) -> Array:
     if whole.size:
         np.moveaxis(whole, 1 if batch_first and whole.ndim == 3 else 0, 0)[-1] = dy
     return whole
-
-
-def part(states: tuple[Any, ...], share: slice) -> Any:
-    """The state of some parts, in the form of a state."""
-    return as_state(tuple(array[share] for array in states))
-
-
-def joined(finals: list[tuple[Array, ...]]) -> tuple[Array, ...]:
-    """The state of all parts from those of each."""
-    return tuple(np.concatenate(arrays) for arrays in zip(*finals, strict=True))
-
-
-def as_state(arrays: tuple[Any, ...]) -> Any:
-    """The form of a state: the one array, or a tuple."""
-    return arrays if len(arrays) > 1 else arrays[0]
-
-
-def as_tuple(state: Any) -> tuple[Any, ...]:
-    """The arrays of a state."""
-    return state if isinstance(state, tuple) else (state,)

@@ -69,7 +69,7 @@ cdef class Tape:
         self.parallel_time, self.ragged = run.parallel_time, ragged
         self.segment = 0
         if self.checkpoint != 0 and net.gates > 0 and ragged is None:
-            unit = frnn_checkpoint_unit(self.batch)
+            unit = frnn_checkpoint_unit(&net.config, self.batch)
             piece = self.checkpoint if self.checkpoint > 0 else <size_t> math.isqrt(self.steps)
             piece = unit if piece < unit else piece
             if piece < self.steps and piece <= self.steps - unit:
@@ -241,9 +241,8 @@ cdef class Adjoint:
     cdef int exchange(self, Net net, size_t index, object array, bint store) except -1:
         """Copies the array `index` from (store) or to a contiguous array."""
         cdef View v = view(array, not store, net.config.dtype)
-        cdef size_t parts = net.config.num_layers * net.config.num_directions
         check_contiguous(&v.buffer)
-        if <size_t> v.buffer.len != (parts * self.back.batch * net.state_width(index)
+        if <size_t> v.buffer.len != (net.slots[index] * self.back.batch * net.state_width(index)
                                      * <size_t> v.buffer.itemsize):
             raise ValueError("dstate: wrong size")
         if store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from . import init
 from ._activations import IDENTITY, SIGMOID, TANH, checked_activation, checked_clip, finite
 from ._arrays import check_flag, check_size
+from ._structure import Structure
 from .layers import Recurrent
 
 
@@ -86,6 +88,21 @@ class LSTM(Gated):
             becomes 0. Model files do not keep it.
         go_backwards: the sequence is read from its end, and y comes in that order, as in Keras.
             Not for bidirectional layers.
+        delays: 1 to 16 distinct integers >= 1, or one: how many steps before the present one the
+            outputs are that a step reads. U h_{t-1} becomes the sum over k of U_k h_{t - d_k}, and
+            c_{t-1} that of the shortest delay. Before the first step is the state.
+        periods: None, or 1 to 64 integers >= 1: units are in groups, and one of period p is active
+            at steps 0, p, 2p, ...; at others it keeps its c and h. It reads the h_{t-1} of groups
+            that are at least as slow; other elements of weight_hh are 0, as outside a mask. Steps
+            are counted from the state's clock, by a reverse direction from the sequence's end. Not
+            with other delays or a projection.
+        group_sizes: their units, in order, the first units first; None for equal groups, the first
+            ones larger by a unit where H does not divide.
+        connectivity: "slower", or "full": a group reads all others.
+        recurrent_mask: None, or booleans [H, O] (O = P with a projection, else H), or
+            [L * D, H, O]: whether unit i reads output j, by all gates and at all delays. Elements
+            of weight_hh elsewhere are set to 0, and are not trained. What is False for 16 units
+            (0 to 15, 16 to 31, ...) together is neither stored nor multiplied: see `prune`.
         chrono: (t_min, t_max), a range of time scales in steps, from which the forget biases
             begin: log(T - 1), those of i at -log(T - 1); see `init.chrono`.
         forget_bias: a number at which the forget biases begin (Keras: 1.0); with `coupled` those of
@@ -96,11 +113,13 @@ class LSTM(Gated):
     Parameters, with suffix `_l{k}` or `_l{k}_reverse`: weight_ih [4H, I] ([4H, D * H] above layer
     0), weight_hh [4H, H], bias_ih and bias_hh [4H]; rows in the order i, f, g, o. With a projection
     weight_hr [P, H], and P for H in the columns of the others. peephole [3H], rows p_i, p_f, p_o.
-    With `coupled` 3H rows i, g, o, and peephole [2H] rows p_i, p_o.
+    With `coupled` 3H rows i, g, o, and peephole [2H] rows p_i, p_o. weight_hh is that of the
+    shortest delay; behind it stand those of the others, such as weight_hh_l0_d8.
 
     Source: Hochreiter and Schmidhuber (1997), with the forget gate of Gers et al. (2000), peepholes
     of Gers and Schmidhuber (2000), the projection of Sak et al. (2014), coupled gates as in Greff
-    et al. (2015), chrono initialisation of Tallec and Ollivier (2018).
+    et al. (2015), chrono initialisation of Tallec and Ollivier (2018), delays of El Hihi and Bengio
+    (1996) and Lin et al. (1996), clocks of Koutnik et al. (2014).
 
     Example:
         >>> lstm = LSTM(3, 8, num_layers=2, seed=0)
@@ -110,6 +129,12 @@ class LSTM(Gated):
         >>> y, (h, c) = LSTM(3, 8, proj_size=2, forget_bias=1.0)(np.ones((5, 3), np.float32))
         >>> y.shape, h.shape, c.shape
         ((5, 2), (1, 2), (1, 8))
+        >>> y, (h, c) = LSTM(3, 8, delays=(2, 5))(np.ones((9, 3), np.float32))
+        >>> y.shape, h.shape, c.shape
+        ((9, 8), (5, 8), (2, 8))
+        >>> y, (h, c, clock) = LSTM(3, 8, periods=(1, 4))(np.ones((9, 3), np.float32))
+        >>> bool((y[5, 4:] == y[4, 4:]).all()), int(clock)
+        (True, 9)
     """
 
     _states = 2
@@ -138,6 +163,11 @@ class LSTM(Gated):
         bidirectional: bool = False,
         dropout: float = 0.0,
         go_backwards: bool = False,
+        delays: int | Iterable[int] = (1,),
+        periods: Iterable[int] | None = None,
+        group_sizes: Iterable[int] | None = None,
+        connectivity: str = "slower",
+        recurrent_mask: Any = None,
         chrono: tuple[float, float] | None = None,
         forget_bias: float | None = None,
         dtype: Any = np.float32,
@@ -162,6 +192,7 @@ class LSTM(Gated):
             bidirectional=bidirectional,
             dropout=dropout,
             go_backwards=go_backwards,
+            structure=Structure(delays, periods, group_sizes, connectivity, recurrent_mask),
             dtype=dtype,
             seed=rng,
         )
@@ -219,6 +250,8 @@ class GRU(Gated):
         clip: limits what goes into s and f to [-clip, clip]; None for no limit.
         chrono: (t_min, t_max), a range of time scales in steps, from which the biases of z begin:
             log(T - 1); see `init.chrono`.
+        delays, periods, group_sizes, connectivity, recurrent_mask: as of LSTM. z * h_{t-1} is that
+            of the shortest delay; no periods with reset_after=False.
         input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dropout,
             go_backwards, dtype, seed: as of LSTM.
 
@@ -251,6 +284,11 @@ class GRU(Gated):
         bidirectional: bool = False,
         dropout: float = 0.0,
         go_backwards: bool = False,
+        delays: int | Iterable[int] = (1,),
+        periods: Iterable[int] | None = None,
+        group_sizes: Iterable[int] | None = None,
+        connectivity: str = "slower",
+        recurrent_mask: Any = None,
         chrono: tuple[float, float] | None = None,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
@@ -270,6 +308,7 @@ class GRU(Gated):
             bidirectional=bidirectional,
             dropout=dropout,
             go_backwards=go_backwards,
+            structure=Structure(delays, periods, group_sizes, connectivity, recurrent_mask),
             dtype=dtype,
             seed=rng,
         )
@@ -298,6 +337,8 @@ class MinGRU(Gated):
         clip: limits what goes into the sigmoid and f to [-clip, clip]; None for no limit.
         chrono: (t_min, t_max), a range of time scales in steps, from which the biases of z begin:
             -log(T - 1); see `init.chrono`.
+        delays, periods, group_sizes, connectivity: as of LSTM. There is one delay at most, as no
+            unit reads another.
         input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dropout,
             go_backwards, dtype, seed: as of LSTM.
 
@@ -330,6 +371,10 @@ class MinGRU(Gated):
         bidirectional: bool = False,
         dropout: float = 0.0,
         go_backwards: bool = False,
+        delays: int | Iterable[int] = (1,),
+        periods: Iterable[int] | None = None,
+        group_sizes: Iterable[int] | None = None,
+        connectivity: str = "slower",
         chrono: tuple[float, float] | None = None,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
@@ -347,6 +392,7 @@ class MinGRU(Gated):
             bidirectional=bidirectional,
             dropout=dropout,
             go_backwards=go_backwards,
+            structure=Structure(delays, periods, group_sizes, connectivity),
             dtype=dtype,
             seed=rng,
         )

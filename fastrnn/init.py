@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ._activations import finite
-from ._arrays import Array, check_choice
+from ._arrays import Array, check_choice, check_size
 
 
 def uniform(
@@ -122,6 +122,35 @@ def alpha_from_half_life(half_life: Any) -> Array:
         0.5
     """
     return 0.5 ** (1.0 / _checked("half_life", half_life, np.nextafter(0.0, 1.0), np.inf))
+
+
+def time_constants(hidden_size: int, low: float, high: float, spacing: str = "log") -> Array:
+    """Retentions [H] of units whose time constants spread over a range.
+
+        alpha = exp(-1 / tau), tau from `low` to `high` steps
+
+    so that dependencies of every length in the range have units of their time scale.
+
+    Args:
+        hidden_size: H, units.
+        low, high: the first and the last tau, in steps, 0 < low <= high; of one unit it is low.
+        spacing: "log" for equal ratios of tau, "linear" for equal differences.
+
+    Source: Mozer (1992), "Induction of multiscale temporal structure"; Goodfellow, Bengio and
+    Courville (2016), section 10.9.2.
+
+    Example:
+        >>> alpha = time_constants(3, 1, 100)
+        >>> (-1 / np.log(alpha)).round(6).tolist()
+        [1.0, 10.0, 100.0]
+    """
+    check_size("hidden_size", hidden_size)
+    check_choice("spacing", spacing, ("log", "linear"))
+    first, last = finite("low", low), finite("high", high)
+    if not 0 < first <= last:
+        raise ValueError(f"low: expected 0 < low <= high, got {low!r} and {high!r}")
+    spread = np.geomspace if spacing == "log" else np.linspace
+    return np.exp(-1 / spread(first, last, hidden_size))
 
 
 def checked_alpha(alpha: Any, hidden_size: int, dtype: np.dtype) -> Array:

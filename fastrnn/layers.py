@@ -3,18 +3,21 @@ gated.py. Names, shapes, parameters and defaults follow PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from . import init
+from . import _structure, init
 from ._activations import TANH, Activation, checked_activation, checked_clip, plain
 from ._arrays import Array, check_choice, check_flag, check_size
 from ._base import Layer
 from ._dropout import checked_dropout
+from ._structure import Structure
 
-# Those of a part, one layer in one direction, in the order of the C library.
+# Those of a part, one layer in one direction, in the order of the C library. The recurrent matrices
+# of further delays follow.
 PART = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "alpha", "weight_hr", "peephole")
 
 
@@ -36,6 +39,7 @@ class Recurrent(Layer):
         bidirectional: bool,
         dropout: float,
         go_backwards: bool,
+        structure: Structure,
         dtype: Any,
         seed: int | np.random.Generator | None,
     ) -> None:
@@ -47,13 +51,16 @@ class Recurrent(Layer):
         self.go_backwards = check_flag("go_backwards", go_backwards)
         if self.go_backwards and self.bidirectional:
             raise ValueError("go_backwards: not for a bidirectional layer, which reads both ways")
+        for name, value in _structure.checked(structure, self)._asdict().items():
+            setattr(self, name, value)
         self._check_sizes()
         rng = np.random.default_rng(seed)
         for layer, suffix in self._parts():
             inputs = self.input_size if layer == 0 else self._output_size
             for name, shape in self._shapes(inputs).items():
-                values = init.uniform(rng, shape, self.hidden_size, self.dtype)
-                self._set_parameter(name + suffix, values)
+                for end in _structure.delay_ends(self) if name == "weight_hh" else ("",):
+                    values = init.uniform(rng, shape, self.hidden_size, self.dtype)
+                    self._set_parameter(name + suffix + end, values)
 
     def _shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
         """The weights of a part that reads so many values, in PyTorch's order."""
@@ -64,17 +71,35 @@ class Recurrent(Layer):
         }
         return shapes | ({"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {})
 
+    @functools.cached_property
+    def _connections(self) -> Array | None:
+        return _structure.connections(self)
+
+    def _set_parameter(self, name: str, value: Any) -> None:
+        """As of all layers; recurrent weights are 0 where there is no connection."""
+        if name.startswith("weight_hh") and self._connections is not None:
+            stems = ["weight_hh" + suffix for _, suffix in self._parts()]
+            part = next(i for i, s in enumerate(stems) if name == s or name.startswith(s + "_d"))
+            gates = np.reshape(value, (-1, *self._connections.shape[1:]))
+            value = np.where(self._connections[part], gates, 0).reshape(np.shape(value))
+        super()._set_parameter(name, value)
+
     def _parts(self) -> list[tuple[int, str]]:
-        """Layer and suffix of the parameters of each layer and direction, in order."""
         directions = ("", "_reverse")[: 1 + self.bidirectional]
         return [(i, f"_l{i}{d}") for i in range(self.num_layers) for d in directions]
 
     def _in_parts(self, arrays: Mapping[str, Array]) -> list[tuple[Array | None, ...]]:
-        return [tuple(arrays.get(name + suffix) for name in PART) for _, suffix in self._parts()]
+        parts, later = [], _structure.delay_ends(self)[1:]
+        for _, suffix in self._parts():
+            delayed = [arrays.get("weight_hh" + suffix + end) for end in later]
+            parts.append((*(arrays.get(name + suffix) for name in PART), *delayed))
+        return parts
 
     def _options(self) -> list[str]:
         """The arguments that differ from their defaults, for repr."""
-        values: dict[str, Any] = {"num_layers": self.num_layers} if self.num_layers > 1 else {}
+        values: dict[str, Any] = {}
+        if self.num_layers > 1 and not self._dilated:
+            values["num_layers"] = self.num_layers
         for name, default in self._activations.items():
             value = getattr(self, name)
             values |= {name: plain(value)} if value != default else {}
@@ -83,7 +108,7 @@ class Recurrent(Layer):
         values |= {} if self.bias else {"bias": False}
         flags = ("batch_first", "bidirectional", "dropout", "go_backwards")
         values |= {name: getattr(self, name) for name in flags if getattr(self, name)}
-        options = [f"{name}={value!r}" for name, value in values.items()]
+        options = [f"{name}={value!r}" for name, value in values.items()] + _structure.shown(self)
         return options + ([f"dtype={self.dtype.name}"] if self.dtype != np.float32 else [])
 
     def __repr__(self) -> str:
@@ -99,6 +124,8 @@ class RNN(Recurrent):
     Args:
         nonlinearity: f, "tanh", "relu", or any other of `fastrnn.LSTM`.
         clip: limits what goes into f to [-clip, clip]; None for no limit.
+        delays, periods, group_sizes, connectivity, recurrent_mask: as of LSTM, but that each row of
+            a mask has some True: a unit without would have no memory.
         input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dropout,
             go_backwards, dtype, seed: as of LSTM.
 
@@ -127,6 +154,11 @@ class RNN(Recurrent):
         bidirectional: bool = False,
         dropout: float = 0.0,
         go_backwards: bool = False,
+        delays: int | Iterable[int] = (1,),
+        periods: Iterable[int] | None = None,
+        group_sizes: Iterable[int] | None = None,
+        connectivity: str = "slower",
+        recurrent_mask: Any = None,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
@@ -141,6 +173,7 @@ class RNN(Recurrent):
             bidirectional=bidirectional,
             dropout=dropout,
             go_backwards=go_backwards,
+            structure=Structure(delays, periods, group_sizes, connectivity, recurrent_mask),
             dtype=dtype,
             seed=seed,
         )
@@ -170,6 +203,8 @@ class LeakyRNN(RNN):
         nonlinearity: f, "tanh", "relu", "identity", or any other of `fastrnn.LSTM`.
         form: where the leak sits, "rate" or "potential". The state is h or u.
         clip: limits what goes into f to [-clip, clip]; form "rate" only.
+        delays, periods, group_sizes, connectivity, recurrent_mask: as of LSTM. a * h_{t-1} and
+            a * u_{t-1} are those of the shortest delay.
         input_size, hidden_size, num_layers, bias, batch_first, bidirectional, dropout,
             go_backwards, dtype, seed: as of LSTM.
 
@@ -200,6 +235,11 @@ class LeakyRNN(RNN):
         bidirectional: bool = False,
         dropout: float = 0.0,
         go_backwards: bool = False,
+        delays: int | Iterable[int] = (1,),
+        periods: Iterable[int] | None = None,
+        group_sizes: Iterable[int] | None = None,
+        connectivity: str = "slower",
+        recurrent_mask: Any = None,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
@@ -217,6 +257,11 @@ class LeakyRNN(RNN):
             bidirectional=bidirectional,
             dropout=dropout,
             go_backwards=go_backwards,
+            delays=delays,
+            periods=periods,
+            group_sizes=group_sizes,
+            connectivity=connectivity,
+            recurrent_mask=recurrent_mask,
             dtype=dtype,
             seed=seed,
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import _core
 from ._arrays import check_size
-from ._tape import as_state
+from ._states import as_state
 
 if TYPE_CHECKING:
     from ._base import Layer, State
@@ -56,11 +56,13 @@ class Stream:
     @property
     def state(self) -> State:
         """The state as a layer's call returns it, [L, B, H] each (h of an LSTM with a projection
-        [L, B, P]); assign to set it."""
-        shapes = self._layer._state_shapes((self.batch_size,))
-        arrays = tuple(np.empty(shape, self._layer.dtype) for shape in shapes)
-        self._core.get(arrays)
-        return as_state(arrays)
+        [L, B, P]; with delays and clocks as there); assign to set it."""
+        batch = (self.batch_size,)
+        arrays = [np.empty(s, self._layer.dtype) for s in self._layer._state_shapes(batch)]
+        if self._layer.periods is not None:
+            arrays.append(np.empty(batch, np.int64))
+        self._core.get(tuple(arrays))
+        return as_state(tuple(arrays))
 
     @state.setter
     def state(self, value: Any) -> None:

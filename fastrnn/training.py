@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, _sequences
+from . import _core, _sequences, _structure
 from ._arrays import Array, as_input, check_flag, describe
 from ._bidirectional import BidirectionalTape
 from ._dropout import DropoutTape, checked_rng
-from ._tape import TapeLike, as_state
+from ._states import as_state
+from ._tape import TapeLike
 
 if TYPE_CHECKING:
     from ._base import Layer, State
@@ -24,7 +25,7 @@ class Gradients:
 
     Attributes:
         x: with respect to the input, in its shape; None if not wanted.
-        state: with respect to the state before the first step, in the form of a state.
+        state: with respect to the state before the first step, in its form without a clock.
         params: with respect to the parameters, by name; empty if not wanted.
 
     Example:
@@ -73,6 +74,8 @@ def forward_train(
     rng: Any,
 ) -> tuple[Array, State, Tape]:
     """See `Layer.forward_train`."""
+    if _structure.is_fractional(layer):
+        raise ValueError(f"delays: fractional delays only run forward, got {layer.delays}")
     segment = _segment(checkpoint)
     drops = layer.dropout > 0 and layer.num_layers > 1
     if rng is not None:

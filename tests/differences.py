@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from reference_backward import Gradients
+from structured import draw_structured
 from support import (
     BATCHES,
     OPTIONS,
@@ -33,13 +34,15 @@ SMOOTH: tuple[Any, ...] = ("tanh", "identity", "sigmoid", "softplus", ("affine",
 SMOOTH += (("scaled_tanh", 1.5, 0.625),)
 
 
-def draw_smooth(pick: Pick, cell: str) -> Net:
-    """A net without kinks in any of its functions."""
+def draw_smooth(pick: Pick, cell: str, kind: str | None = None) -> Net:
+    """A net without kinks in any of its functions, plain or with such a time structure."""
     fixed: dict[str, Any] = {"clip": None, "cell_clip": None, "gate_activation": "sigmoid"}
     fixed["output_activation"] = pick(SMOOTH)
     fixed = {name: value for name, value in fixed.items() if name in OPTIONS.get(cell, ())}
     if cell != "leaky":
         fixed["nonlinearity"] = pick(SMOOTH)
+    if kind is not None:
+        return draw_structured(pick, kind, cell, dtype="float64", **fixed)
     return draw_net(pick, cell, dtype="float64", **fixed)
 
 
@@ -52,20 +55,21 @@ def draw(
     dy = net.output_gradient(rng, steps, batch)
     if dy_kind == "last":
         dy = np.ascontiguousarray(dy[:, -1] if net.batch_first else dy[-1])
-    return net.input(rng, steps, batch), net.state(rng, batch), dy, net.state(rng, batch)
+    x, state = net.input(rng, steps, batch), net.state(rng, batch)
+    return x, state, dy, net.state_gradient(rng, batch)
 
 
 def loss(
-    net: Net, arrays: dict[str, Any], dy: np.ndarray, dstate: Any, call: dict[str, Any]
+    net: Net, arrays: dict[str, Any], clock: Any, dy: np.ndarray, dstate: Any, call: dict[str, Any]
 ) -> float:
     """sum(dy y) + sum(dstate final), by the forward oracle; arrays: as `gradient_arrays` says."""
     names = ("x", "state", "state c")[: 1 + net.states]
     x, *state = (arrays[name] for name in names)
     layer = Parameters({k: v for k, v in arrays.items() if k not in names})
-    y, final = net.oracle(layer, x, pack(state), **call)
+    y, final = net.oracle(layer, x, pack([*state, *clock]), **call)
     if dy.ndim < y.ndim:
         y = y[:, -1] if net.batch_first and y.ndim == 3 else y[-1]
-    ends = zip(unpack(dstate), unpack(final), strict=True)
+    ends = zip(unpack(dstate), unpack(final)[: net.states], strict=True)
     return float(np.sum(dy * y)) + sum(float(np.sum(d * s)) for d, s in ends)
 
 
@@ -75,6 +79,7 @@ def check_differences(
     """Of every array, along a random direction, which no element escapes, and of one element."""
     layer = net.bare()
     x, state, dy, dstate = arguments
+    state, clock = unpack(state)[: net.states], unpack(state)[net.states :]
     arrays = gradient_arrays(Gradients(x, state, layer.state_dict()))
     gradients = gradient_arrays(net.oracle_backward(layer, *arguments, **call))
     assert {k: v.shape for k, v in gradients.items()} == {k: v.shape for k, v in arrays.items()}
@@ -83,7 +88,9 @@ def check_differences(
         element.reshape(-1)[rng.integers(element.size)] = 1.0
         for direction in (rng.choice([-1.0, 1.0], gradient.shape), element):
             at = {
-                n: loss(net, arrays | {name: arrays[name] + n * h * direction}, dy, dstate, call)
+                n: loss(
+                    net, arrays | {name: arrays[name] + n * h * direction}, clock, dy, dstate, call
+                )
                 for n in (-2, -1, 1, 2)
             }
             found = (8.0 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12.0 * h)

@@ -14,7 +14,8 @@ import fastrnn
 Config = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
-CODES = {"float32": "F32", "float64": "F64", "float16": "F16", "int32": "I32"}
+CODES = {"float32": "F32", "float64": "F64", "float16": "F16", "int32": "I32", "bool": "BOOL"}
+CODES |= {"uint8": "U8"}
 
 
 def join(header: Any, data: bytes = b"") -> bytes:
@@ -67,7 +68,7 @@ def as_text(activation: Any) -> str:
 
 
 def config_of(net: Net) -> Config:
-    """The architecture as a file tells it, every key spelled out."""
+    """The architecture as a file tells it, every key but those of time structures spelled out."""
     return {
         "format": 1,
         "cell": net.cell,
@@ -85,7 +86,40 @@ def config_of(net: Net) -> Config:
         "cell_clip": (net.cell_clip or 0.0).hex(),
         "batch_first": net.batch_first,
         "go_backwards": False,
-    }
+    } | structure_of(net)
+
+
+def structure_of(net: Net) -> Config:
+    """The keys of the time structure that a net has."""
+    config: Config = {}
+    if net.dilations is not None:
+        config = {"delays": list(net.dilations), "dilated": True}
+    elif net.delays != (1,):
+        config = {"delays": list(net.delays)}
+    if net.periods is not None:
+        groups = np.array_split(np.arange(net.hidden_size), len(net.periods))
+        sizes = net.group_sizes or [len(group) for group in groups]
+        config = {"periods": list(net.periods), "group_sizes": list(sizes)}
+    if net.connectivity != "slower":
+        config["connectivity"] = net.connectivity
+    return config
+
+
+def parts_of(net: Net) -> list[str]:
+    """The names of layers and directions, as those of tensors end."""
+    directions = ("", "_reverse")[: net.directions]
+    return [f"_l{layer}{direction}" for layer in range(net.num_layers) for direction in directions]
+
+
+def tensors_of(net: Net) -> Arrays:
+    """The tensors of a file of the net: its parameters, and the masks that it may have."""
+    arrays: Arrays = net.build().state_dict()
+    if net.recurrent_mask is not None:
+        shape = (net.num_layers * net.directions, net.hidden_size, net.unit_outputs)
+        masks = np.broadcast_to(net.mask(), shape)
+        names = [f"recurrent_mask{part}" for part in parts_of(net)]
+        arrays |= dict(zip(names, map(np.array, masks), strict=True))
+    return arrays
 
 
 def old_config_of(net: Net) -> Config:

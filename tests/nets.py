@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import reference
 import reference_backward
+import reference_structure
 
 import fastrnn
 
@@ -122,17 +123,24 @@ class Net:
     cell_clip: float | None = None
     gate_activation: Any = "sigmoid"
     output_activation: Any = "tanh"
+    delays: tuple[int, ...] = (1,)
+    periods: tuple[int, ...] | None = None
+    group_sizes: tuple[int, ...] | None = None
+    connectivity: str = "slower"
+    recurrent_mask: tuple[str, float, bool] | None = None  # see `mask`
+    dilations: tuple[int, ...] | None = None  # of a DilatedRNN, num_layers of them
 
     def __post_init__(self) -> None:
         if self.nonlinearity is None:
             object.__setattr__(self, "nonlinearity", NONLINEARITIES[self.cell][0])
 
     def __str__(self) -> str:
-        """Short, for the names of tests: lstm-5x17-2bi-peephole-bf-float32."""
+        """Short, for the names of tests: lstm-5x17-2bi-peephole-delays-bf-float32."""
         parts = [self.cell, f"{self.input_size}x{self.hidden_size}"]
         if (self.num_layers, self.bidirectional) != (1, False):
             parts.append(f"{self.num_layers}{'bi' * self.bidirectional}")
         parts += [name.split("_")[0] for name in self.special if name.endswith(("e", "clip"))]
+        parts += [name for name in self.structure if name not in ("group_sizes", "connectivity")]
         parts += ["bf"] * self.batch_first + [self.dtype]
         return "-".join(parts)
 
@@ -167,8 +175,44 @@ class Net:
         alpha[: self.seed % 3] = self.seed % 2
         return alpha
 
-    def build(self) -> Any:
-        """The layer."""
+    @property
+    def structure(self) -> dict[str, Any]:
+        """The options of time that are not at their defaults."""
+        given: dict[str, Any] = {} if self.delays == (1,) else {"delays": self.delays}
+        if self.periods is not None:
+            given["periods"] = self.periods
+            given |= {"group_sizes": self.group_sizes} if self.group_sizes else {}
+            given |= {"connectivity": "full"} if self.connectivity == "full" else {}
+        if self.recurrent_mask is not None:
+            given["recurrent_mask"] = self.mask()
+        return given | ({"dilations": self.dilations} if self.dilations else {})
+
+    def structures(self) -> list[reference_structure.Structure]:
+        """Of each layer and direction."""
+        sizes = (self.hidden_size, self.num_layers, self.directions)
+        return reference_structure.structures(*sizes, **self.structure)
+
+    def mask(self) -> np.ndarray:
+        """Booleans [H, O], or if each layer and direction has its own [L * D, H, O].
+
+        The kind says what is kept or not as a whole, with a probability of the density: "random"
+        single elements, "blocks" 16 rows of a column, "tiles" 16 rows of 16 columns.
+        """
+        assert self.recurrent_mask is not None
+        kind, density, own = self.recurrent_mask
+        height, width = {"random": (1, 1), "blocks": (16, 1), "tiles": (16, 16)}[kind]
+        size, parts = (self.hidden_size, self.unit_outputs), self.num_layers * self.directions
+        blocks = (parts if own else 1, -(-size[0] // height), -(-size[1] // width))
+        mask = np.repeat(np.repeat(self.rng().random(blocks) < density, height, 1), width, 2)
+        mask = np.ascontiguousarray(mask[:, : size[0], : size[1]])
+        mask[:, 0, 0] = True
+        if self.cell == "rnn":  # each of its units has to read one
+            lonely = ~mask.any(axis=2, keepdims=True)
+            mask |= lonely & np.eye(self.hidden_size, dtype=bool)
+        return mask if own else mask[0]
+
+    def build(self, **more: Any) -> Any:
+        """The layer, with options that change no value, or that are not among the fields."""
         if self.cell == "leaky":
             return fastrnn.Leaky(
                 self.hidden_size,
@@ -192,7 +236,23 @@ class Net:
             "lstm_coupled": {"coupled": True},
             "gru_reset_before": {"reset_after": False},
         }.get(self.cell, {})
-        return self.layer_class(self.input_size, self.hidden_size, self.num_layers, **options)
+        sizes, options = (self.input_size, self.hidden_size), options | self.structure | more
+        if self.dilations is not None:
+            name = self.layer_class.__name__.removesuffix("RNN").lower() or "rnn"
+            return fastrnn.DilatedRNN(name, *sizes, **options)
+        layer = self.layer_class(*sizes, self.num_layers, **options)
+        if len(self.delays) > 1:
+            layer.load_state_dict(self.tamed(layer.state_dict()))
+        return layer
+
+    def tamed(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """With the sum over the delays about as large as that of one: states that grow from step
+        to step have errors without any bound."""
+        recurrent = [name for name in parameters if name.startswith("weight_hh")]
+        scaled = {
+            name: parameters[name] / np.array(len(self.delays), self.dtype) for name in recurrent
+        }
+        return parameters | scaled
 
     @property
     def layer_class(self) -> Any:
@@ -206,33 +266,33 @@ class Net:
             return {"alpha": (self.hidden_size,)}
         rows = reference.CELLS[self.cell].gates * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
-        recurrent = self.cell != "mingru"
+        recurrent, delayed = self.cell != "mingru", self.delays[1:]
         for index in range(self.num_layers):
             inputs = self.output_size if index else self.input_size
             for suffix in (f"_l{index}", f"_l{index}_reverse")[: self.directions]:
                 wanted: list[tuple[str, Any, tuple[int, ...]]] = [
-                    ("weight_ih", True, (rows, inputs)),
-                    ("weight_hh", recurrent, (rows, self.unit_outputs)),
-                    ("bias_ih", self.bias, (rows,)),
-                    ("bias_hh", self.bias and recurrent, (rows,)),
-                    ("weight_hr", self.proj_size, (self.proj_size, self.hidden_size)),
-                    ("peephole", self.peephole, (rows - self.hidden_size,)),
-                    ("alpha", self.cell.startswith("leaky_"), (self.hidden_size,)),
+                    ("weight_ih{}", True, (rows, inputs)),
+                    ("weight_hh{}", recurrent, (rows, self.unit_outputs)),
+                    *((f"weight_hh{{}}_d{d}", True, (rows, self.unit_outputs)) for d in delayed),
+                    ("bias_ih{}", self.bias, (rows,)),
+                    ("bias_hh{}", self.bias and recurrent, (rows,)),
+                    ("weight_hr{}", self.proj_size, (self.proj_size, self.hidden_size)),
+                    ("peephole{}", self.peephole, (rows - self.hidden_size,)),
+                    ("alpha{}", self.cell.startswith("leaky_"), (self.hidden_size,)),
                 ]
-                shapes |= {name + suffix: shape for name, given, shape in wanted if given}
+                shapes |= {name.format(suffix): shape for name, given, shape in wanted if given}
         return shapes
 
     def bare(self) -> Parameters:
         """Random parameters as the layer has them, without the layer, for oracle and witnesses."""
         rng, size = self.rng(), 1 / np.sqrt(self.hidden_size)
-        return Parameters(
-            {
-                name: (
-                    self.retention() if "alpha" in name else rng.uniform(-size, size, shape)
-                ).astype(self.dtype)
-                for name, shape in self.parameter_shapes().items()
-            }
-        )
+        found = {
+            name: (self.retention() if "alpha" in name else rng.uniform(-size, size, shape)).astype(
+                self.dtype
+            )
+            for name, shape in self.parameter_shapes().items()
+        }
+        return Parameters(self.tamed(found) if len(self.delays) > 1 else found)
 
     def input_shape(self, steps: int, batch: int | None) -> tuple[int, ...]:
         if batch is None:
@@ -246,19 +306,27 @@ class Net:
     def state_shape(self, batch: int | None, index: int = 0) -> tuple[int, ...]:
         """Of h, or of c with index 1."""
         rows = () if batch is None else (batch,)
-        layers = () if self.cell == "leaky" else (self.num_layers * self.directions,)
-        return (*layers, *rows, self.hidden_size if index else self.unit_outputs)
+        slots = sum(part.slots[index] for part in self.structures())
+        steps = () if self.cell == "leaky" else (slots,)
+        return (*steps, *rows, self.hidden_size if index else self.unit_outputs)
 
     def input(self, rng: np.random.Generator, steps: int, batch: int | None) -> np.ndarray:
         return rng.standard_normal(self.input_shape(steps, batch)).astype(self.dtype)
 
     def state(self, rng: np.random.Generator, batch: int | None) -> Any:
+        arrays = unpack(self.state_gradient(rng, batch))
+        if self.periods is None:
+            return pack(arrays)
+        clock = rng.integers(0, 100, () if batch is None else batch)
+        return (*arrays, np.array(clock, np.int64))
+
+    def state_gradient(self, rng: np.random.Generator, batch: int | None) -> Any:
+        """As the state, but for the clock: what dstate is like."""
         shapes = [self.state_shape(batch, index) for index in range(self.states)]
         return pack([rng.uniform(-1.0, 1.0, shape).astype(self.dtype) for shape in shapes])
 
     def zero_state(self, batch: int | None) -> Any:
-        shapes = [self.state_shape(batch, index) for index in range(self.states)]
-        return pack([np.zeros(shape, self.dtype) for shape in shapes])
+        return map_state(np.zeros_like, self.state(self.rng(), batch))
 
     def output_gradient(
         self, rng: np.random.Generator, steps: int, batch: int | None
@@ -271,7 +339,7 @@ class Net:
         """What the oracles need to know besides the parameters."""
         names = ["nonlinearity", "num_layers", "bidirectional", "batch_first"]
         names += ["clip", "cell_clip", "gate_activation", "output_activation"]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"structure": self.structure}
 
     def oracle(self, layer: Any, x: Any, state: Any = None, **call: Any) -> tuple[np.ndarray, Any]:
         """y and final state; call: lengths, reset, mask, ..."""
@@ -377,10 +445,24 @@ def unpack(state: Any) -> tuple[np.ndarray, ...]:
     return state if isinstance(state, tuple) else (state,)
 
 
+def floats(state: Any) -> Any:
+    """A state without its clock, as its gradient is."""
+    return pack([array for array in unpack(state) if array.dtype.kind == "f"])
+
+
 def map_state(function: Callable[[np.ndarray], Any], state: Any) -> Any:
     return pack([function(array) for array in unpack(state)])
 
 
+def take_slots(state: Any, slots: Any) -> Any:
+    """Some layers and directions or some steps of their histories, of a state without a clock."""
+    return map_state(lambda array: array[slots], state)
+
+
 def take_rows(state: Any, rows: Any) -> Any:
-    """Some rows of the batch of a state [..., B, H]."""
-    return map_state(lambda array: np.ascontiguousarray(array[..., rows, :]), state)
+    """Some rows of the batch of a state: of arrays [..., B, H] and of a clock [B]."""
+
+    def taken(array: np.ndarray) -> np.ndarray:
+        return np.array(array[rows] if array.ndim == 1 else array[..., rows, :], order="C")
+
+    return map_state(taken, state)

@@ -8,13 +8,14 @@ backward of one step of each cell is in reference_steps.py; here is what all cel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from reference import CELLS, Problem, Rows, State, Weights, begun
+from reference import CELLS, Problem, Rows, Weights, begun, one_step, recurrent_names
 from reference_options import Array, Options
 from reference_steps import STEPS
+from reference_structure import State, Structure, pushed_backward
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,53 @@ def add_to(total: Weights, share: Weights) -> None:
             sum_so_far += getattr(share, field.name)
 
 
+def one_step_backward(
+    cell_name: str,
+    x: Array,
+    before: State,
+    w: Weights,
+    o: Options,
+    structure: Structure,
+    dy: Array,
+    dafter: State,
+) -> tuple[Array, State, Weights]:
+    """Of `one_step`, from d(output) and d(histories): d(x), d(histories before), d(weights).
+
+    The newest of the histories is what the step gave, or where a unit kept its state that of the
+    shortest delay ago; the step itself read the histories where `past` and `memory` say.
+    """
+    *histories, clock = before
+    past, state = structure.past(histories), structure.memory(histories)
+    active = structure.active(clock)
+    dbefore, dnew = zip(*map(pushed_backward, dafter), strict=True)
+    working = [np.where(active, d, 0.0) for d in (dy, *dnew)]
+    resting = [np.where(active, 0.0, d) for d in (dy, *dnew)]
+    dx, dpast, dstate, dw = STEPS[cell_name](x, past, state, w, o, working[0], tuple(working[1:]))
+
+    kept = [a + b for a, b in zip(dstate, resting[1:], strict=True)]
+    kept[0] += resting[0] * (o.f.slope(state[0]) if CELLS[cell_name].derived else 1.0)
+    for history, d in zip(dbefore, kept, strict=True):
+        history[-structure.delays[0]] += d
+    for delay, d in zip(structure.delays, dpast, strict=True):
+        dbefore[0][-delay] += d
+    if dw.weight_hh is not None:
+        dw = replace(dw, weight_hh=structure.masked(dw.weight_hh))
+    return dx, dbefore, dw
+
+
 def sequence_backward(
     cell_name: str,
     x: Array,
     initial: State,
     w: Weights,
     o: Options,
+    structure: Structure,
     reverse: bool,
     rows: Rows,
     dy: Array,
     dstate: State,
 ) -> tuple[Array, State, Weights]:
-    """One layer in one direction, dy [T, B, H]: d(x), d(initial state), d(weights).
+    """One layer in one direction, dy [T, B, H]: d(x), d(initial histories), d(weights).
 
     The weights are the same at every step, so that their gradients are sums over the steps. A row
     that skips a step has no part in it: d(state) passes by, and what arrives at a repeated output
@@ -59,7 +95,8 @@ def sequence_backward(
     visits, before, state = list(rows.visits(reverse)), {}, initial
     for t, valid, anew in visits:
         before[t] = begun(state, initial, anew)
-        _, after = CELLS[cell_name].step(np.where(valid, x[t], 0.0), before[t], w, o)
+        x_t = np.where(valid, x[t], 0.0)
+        _, after = one_step(CELLS[cell_name], x_t, before[t], w, o, structure)
         state = tuple(np.where(valid, a, b) for a, b in zip(after, before[t], strict=True))
 
     dx, total = np.empty_like(x), zeros_like(w)
@@ -70,7 +107,9 @@ def sequence_backward(
         waiting = np.where(valid, 0.0, dy[t] + waiting if rows.repeat else 0.0)
         d_after = tuple(np.where(valid, d, 0.0) for d in dstate)
         x_t = np.where(valid, x[t], 0.0)
-        dx[t], d_before, share = STEPS[cell_name](x_t, before[t], w, o, d_output, d_after)
+        dx[t], d_before, share = one_step_backward(
+            cell_name, x_t, before[t], w, o, structure, d_output, d_after
+        )
         add_to(total, share)
         dstate = tuple(np.where(valid, b, d) for b, d in zip(d_before, dstate, strict=True))
         for sum_so_far, d in zip(dinitial, dstate, strict=True):
@@ -118,24 +157,30 @@ def run(
         parts = np.split(d_output, problem.directions, axis=-1)
         d_output = np.zeros_like(inputs[layer])
         for direction, part in enumerate(parts):  # both directions read the same input
-            index, w = problem.part(layer, direction)
-            initial, final = (tuple(s[index] for s in of) for of in (states, dstates))
+            places, w, structure = problem.part(layer, direction)
+            initial, final = (
+                tuple(s[at] for s, at in zip(of, places, strict=False)) for of in (states, dstates)
+            )
             dx, dinitial, dw = sequence_backward(
                 cell_name,
                 inputs[layer],
-                initial,
+                (*initial, states[-1]),
                 w,
                 problem.options,
+                structure,
                 direction == 1,
                 problem.rows,
                 part,
                 final,
             )
             d_output += dx
-            for s, value in zip(dstates, dinitial, strict=True):
-                s[index] = value
+            for s, at, value in zip(dstates, places, dinitial, strict=False):
+                s[at] = value
             suffix = f"_l{layer}" + "_reverse" * direction
             found |= {field.name + suffix: getattr(dw, field.name) for field in fields(dw)}
+            if dw.weight_hh is not None:
+                names = recurrent_names(suffix, structure.delays)
+                found |= dict(zip(names, dw.weight_hh, strict=True))
 
     if cell_name == "leaky":  # one layer only, so that nothing has an index of the layer
         found = {"alpha": found["alpha_l0"]}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import map_state, pack, unpack
+from support import floats, map_state, pack, unpack
 
 import fastrnn
 
@@ -44,7 +44,13 @@ def state_of(layer: Any, rng: np.random.Generator, rows: int | None = ROWS) -> A
     if layer.batch_first and rows is not None:
         shape = (rows, STEPS, layer.input_size)
     _, final = layer(np.zeros(shape, layer.dtype))
-    return map_state(lambda a: rng.uniform(-1, 1, a.shape).astype(layer.dtype), final)
+
+    def drawn(a: np.ndarray) -> np.ndarray:
+        if a.dtype.kind == "i":  # a clock
+            return rng.integers(0, 100, a.shape)
+        return rng.uniform(-1, 1, a.shape).astype(layer.dtype)
+
+    return map_state(drawn, final)
 
 
 class Case:
@@ -56,6 +62,7 @@ class Case:
         self.state = state_of(layer, rng)
         y, final = layer(self.x, self.state)
         self.dy = rng.standard_normal(y.shape).astype(layer.dtype)
+        final = floats(final)
         self.dstate = map_state(lambda a: rng.standard_normal(a.shape).astype(a.dtype), final)
 
     def trained(self, **options: Any) -> tuple[Any, Any, Any]:
@@ -80,16 +87,18 @@ def assert_gradients_are_slopes(case: Case, draw: np.random.Generator, **options
 
     def loss(layer: Any, x: np.ndarray, state: Any) -> float:
         y, final, _ = layer.forward_train(x, state, **options)
-        pairs = zip((y, *unpack(final)), (case.dy, *unpack(case.dstate)), strict=True)
+        pairs = zip((y, *unpack(floats(final))), (case.dy, *unpack(case.dstate)), strict=True)
         return sum(float((a * d).sum()) for a, d in pairs)
 
     layer, eps = case.layer, 1e-6
     _, _, g = case.trained(**options)
     start = {"x": case.x, **layer.parameters()}
-    start |= {f"state {i}": array for i, array in enumerate(unpack(case.state))}
+    states = [f"state {i}" for i in range(len(unpack(case.state)))]
+    start |= dict(zip(states, unpack(case.state), strict=True))
     found = {"x": g.x, **g.params}
     found |= {f"state {i}": array for i, array in enumerate(unpack(g.state))}
-    for name, value in start.items():
+    for name in found:
+        value = start[name]
         direction = draw.uniform(-1, 1, value.shape)
         if name.startswith("alpha"):
             direction *= (value > 0) & (value < 1)
@@ -98,7 +107,7 @@ def assert_gradients_are_slopes(case: Case, draw: np.random.Generator, **options
             moved = start | {name: value + sign * eps * direction}
             other = copy.copy(layer)
             other.load_state_dict({k: moved[k] for k in layer.parameters()})
-            state = pack([moved[f"state {i}"] for i in range(len(unpack(case.state)))])
+            state = pack([moved[name] for name in states])
             values.append(loss(other, moved["x"], state))
         slope = (values[0] - values[1]) / (2 * eps)
         product = float((found[name] * direction).sum())

@@ -28,12 +28,14 @@ from nets import (
     Parameters,
     Pick,
     draw_net,
+    floats,
     map_state,
     one_of_each,
     pack,
     picker,
     stacked,
     take_rows,
+    take_slots,
     unpack,
 )
 
@@ -64,6 +66,7 @@ __all__ = [
     "at_offset",
     "bound",
     "draw_net",
+    "floats",
     "gradient_arrays",
     "gradient_bound",
     "map_state",
@@ -80,6 +83,7 @@ __all__ = [
     "stacked",
     "swapped",
     "take_rows",
+    "take_slots",
     "unharmed",
     "unpack",
 ]
@@ -108,11 +112,12 @@ def bound(net: Net, steps: int) -> float:
 def accumulated(net: Net) -> int:
     """benchdnn's acc_dim: 2 gates + 1, for the two sums of a gate.
 
-    Times H where a step has one product behind the other, as benchdnn has it for the GRU that
+    With more delays a gate has as many more sums, each added to what the others came to. Times H
+    where a step has one product behind the other, as benchdnn has it for the GRU that
     resets before the product. An LSTM's projection is such a step by the same reason: its sum is
     over values that already err by those of the gates.
     """
-    sums = 2 * reference.CELLS[net.cell].gates + 1
+    sums = (1 + len(net.delays)) * reference.CELLS[net.cell].gates + 1
     behind = net.cell == "gru_reset_before" or net.proj_size
     return sums * (net.hidden_size if behind else 1)
 
@@ -135,9 +140,11 @@ def gradient_bound(net: Net, steps: int, batch: int | None) -> float:
     """The largest error allowed against float64, as a part of the array's largest value.
 
     As `bound`, by benchdnn's rule for backward RNNs: 8 ceil(log2(acc_dim T)) eps, where acc_dim
-    also counts the longer of a backward product's two sums, over gates and units or over rows.
+    also counts the longer of a backward product's two sums, over gates and units (of every step
+    that reads an output, one a delay) or over rows.
     """
-    longest = max(reference.CELLS[net.cell].gates * net.hidden_size, batch or 1)
+    units = len(net.delays) * net.hidden_size
+    longest = max(reference.CELLS[net.cell].gates * units, batch or 1)
     eps = float(np.finfo(net.dtype).eps)
     sums = max(2, accumulated(net) * longest * steps)
     return 8 * int(np.ceil(np.log2(sums))) * eps * net.num_layers

@@ -1,4 +1,4 @@
-"""What is written is true: every doctest and every Python block of the README runs."""
+"""What is written is true: every doctest and every Python block of these pages runs."""
 
 from __future__ import annotations
 
@@ -59,12 +59,13 @@ def test_every_public_class_and_function_has_an_example() -> None:
     assert not without
 
 
-def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its Python blocks run from top to bottom as one program, in an empty directory."""
+@pytest.mark.parametrize("name", ["README.md", "docs/time_scales.md"])
+def test_pages(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their Python blocks run from top to bottom as one program, in an empty directory."""
     monkeypatch.chdir(tmp_path)
-    text = README.read_text(encoding="utf-8")
+    text = (README.parent / name).read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert blocks
-    names: dict[str, Any] = {"__name__": "readme"}
+    names: dict[str, Any] = {"__name__": "page"}
     for number, block in enumerate(blocks):
-        exec(compile(block, f"README.md, block {number}", "exec"), names)
+        exec(compile(block, f"{name}, block {number}", "exec"), names)

@@ -30,8 +30,11 @@ COMMON = {
     "dtype": np.float32,
     "seed": None,
 }
+STRUCTURE = {"delays": (1,), "periods": None, "group_sizes": None, "connectivity": "slower"}
+MASKED = STRUCTURE | {"recurrent_mask": None}
 DEFAULTS: dict[Any, dict[str, Any]] = {
     GRU: {
+        **MASKED,
         "reset_after": True,
         "activation": "tanh",
         "gate_activation": "sigmoid",
@@ -39,6 +42,7 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
         "chrono": None,
     },
     LSTM: {
+        **MASKED,
         "proj_size": 0,
         "peephole": False,
         "coupled": False,
@@ -50,9 +54,9 @@ DEFAULTS: dict[Any, dict[str, Any]] = {
         "chrono": None,
         "forget_bias": None,
     },
-    MinGRU: {"activation": "identity", "clip": None, "chrono": None},
-    RNN: {"nonlinearity": "tanh", "clip": None},
-    LeakyRNN: {"nonlinearity": "tanh", "clip": None, "alpha": 0.9, "form": "rate"},
+    MinGRU: STRUCTURE | {"activation": "identity", "clip": None, "chrono": None},
+    RNN: MASKED | {"nonlinearity": "tanh", "clip": None},
+    LeakyRNN: MASKED | {"nonlinearity": "tanh", "clip": None, "alpha": 0.9, "form": "rate"},
 }
 
 # A layer for every option, and for many at once.

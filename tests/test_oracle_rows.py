@@ -7,8 +7,6 @@ PyTorch's packed sequences, ONNX Runtime and finite differences.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +15,20 @@ import reference_backward
 import torch
 from differences import SMOOTH_STEP, check_differences, draw_smooth
 from onnx_witness import OPERATORS, OnnxStack
+from pieces import (
+    BATCH,
+    FLOAT64,
+    STEPS,
+    Case,
+    Oracle,
+    calls,
+    check,
+    make_case,
+    pieces_of,
+    some_flags,
+    some_lengths,
+    taken,
+)
 from reference_backward import Gradients
 from support import (
     CELLS,
@@ -26,10 +38,8 @@ from support import (
     assert_gradients_close,
     bound,
     draw_net,
-    pack,
     picker,
     take_rows,
-    unpack,
 )
 from witnesses import MODULES, torch_gradients, torch_values
 
@@ -38,145 +48,12 @@ DIFFERENCE_NETS = 2
 TORCH_NETS = 20
 ONNX_NETS = 25
 
-# Two float64 programs that sum in different orders.
-FLOAT64 = 1e-12
-
-# Steps and rows of every case, and how often a row is cut or skips a step.
-STEPS, BATCH = 9, 6
-OFTEN = 0.3
-
 each_cell = pytest.mark.parametrize("cell", CELLS)
-
-
-# ---- The parts of rows ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Case:
-    """Time-major: a net, its arrays, and what the oracle makes of them with `call`."""
-
-    net: Net
-    x: np.ndarray
-    state: Any
-    dy: np.ndarray
-    dstate: Any
-    call: dict[str, Any]
-
-    def values(self) -> tuple[np.ndarray, Any]:
-        return self.net.oracle(self.net.bare(), self.x, self.state, **self.call)
-
-    def gradients(self) -> Gradients:
-        arrays = (self.x, self.state, self.dy, self.dstate)
-        return self.net.oracle_backward(self.net.bare(), *arrays, **self.call)
-
-
-def make_case(net: Net, rng: np.random.Generator, **call: Any) -> Case:
-    x, dy = net.input(rng, STEPS, BATCH), net.output_gradient(rng, STEPS, BATCH)
-    return Case(net, x, net.state(rng, BATCH), dy, net.state(rng, BATCH), call)
 
 
 def nets(cell: str, rng: np.random.Generator, count: int = NETS) -> Iterator[Net]:
     for _ in range(count):
         yield draw_net(picker(rng), cell, dtype="float64", batch_first=False)
-
-
-def some_lengths(rng: np.random.Generator, least: int = 0) -> np.ndarray:
-    """In any order, and among them an empty row (if that may be) and a full one."""
-    lengths = rng.integers(least, STEPS + 1, BATCH)
-    lengths[:2] = least, STEPS
-    return rng.permutation(lengths)
-
-
-def some_flags(rng: np.random.Generator) -> np.ndarray:
-    """[T, B], with a row of all and one of none."""
-    flags = rng.random((STEPS, BATCH)) < OFTEN
-    flags[:, 0], flags[:, 1] = True, False
-    return flags
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Steps of one row that are a sequence of their own.
-
-    y of the row at time t is that of the piece's step places[d][t] in direction d, or 0 for -1.
-    first and last: whether the piece is the first and the last one of its row: a reverse direction
-    ends in the one, a forward direction in the other.
-    """
-
-    row: int
-    times: np.ndarray
-    places: np.ndarray
-    first: bool = True
-    last: bool = True
-
-
-def expected_values(case: Case, pieces: list[Piece]) -> tuple[np.ndarray, Any]:
-    net, y = case.net, np.zeros_like(case.dy)
-    finals = [array.copy() for array in unpack(case.state)]
-    for piece in pieces:
-        x, state = case.x[piece.times, piece.row], take_rows(case.state, piece.row)
-        found, final = net.oracle(net.bare(), x, state)
-        for d, units in enumerate(halves(net)):
-            seen = piece.places[d] >= 0
-            y[seen, piece.row, units] = found[piece.places[d][seen], units]
-        for array, value in zip(finals, unpack(final), strict=True):
-            for part in kept(net, piece):
-                array[(*part, piece.row)] = value[part]
-    return y, pack(finals)
-
-
-def expected_gradients(case: Case, pieces: list[Piece]) -> Gradients:
-    net, dx = case.net, np.zeros_like(case.x)
-    dstates = [np.zeros_like(array) for array in unpack(case.state)]
-    params = {name: np.zeros_like(v) for name, v in net.bare().parameters().items()}
-    for piece in pieces:
-        dy = np.zeros((len(piece.times), net.output_size))
-        for d, units in enumerate(halves(net)):
-            for t in np.flatnonzero(piece.places[d] >= 0):
-                dy[piece.places[d][t], units] += case.dy[t, piece.row, units]
-        arriving = [np.zeros_like(array[..., piece.row, :]) for array in unpack(case.dstate)]
-        for array, given in zip(arriving, unpack(case.dstate), strict=True):
-            for part in kept(net, piece):
-                array[part] = given[(*part, piece.row)]
-        x, state = case.x[piece.times, piece.row], take_rows(case.state, piece.row)
-        g = net.oracle_backward(net.bare(), x, state, dy, pack(arriving))
-        dx[piece.times, piece.row] += g.x
-        for total, share in zip(dstates, unpack(g.state), strict=True):
-            total[..., piece.row, :] += share
-        for name, share in g.params.items():
-            params[name] += share
-    return Gradients(dx, pack(dstates), params)
-
-
-def halves(net: Net) -> list[slice]:
-    """The outputs of each direction."""
-    return [slice(d * net.unit_outputs, (d + 1) * net.unit_outputs) for d in range(net.directions)]
-
-
-def kept(net: Net, piece: Piece) -> list[tuple[int, ...]]:
-    """The layers and directions whose final state is that of the piece."""
-    if net.cell == "leaky":
-        return [()] if piece.last else []
-    parts = range(net.num_layers * net.directions)
-    return [(p,) for p in parts if (piece.first if p % net.directions else piece.last)]
-
-
-def check(case: Case, pieces: list[Piece]) -> None:
-    (y, final), (expected, expected_final) = case.values(), expected_values(case, pieces)
-    assert_close(y, expected, FLOAT64, case)
-    assert_close(final, expected_final, FLOAT64, case)
-    assert_gradients_close(case.gradients(), expected_gradients(case, pieces), FLOAT64, case)
-
-
-def pieces_of(lengths: Any, reset: np.ndarray) -> list[Piece]:
-    found = []
-    for row, length in enumerate(lengths):
-        cuts = [t for t in range(1, length) if reset[t, row]]
-        for start, stop in zip([0, *cuts], [*cuts, length], strict=True):
-            times, places = np.arange(start, stop), np.full((2, STEPS), -1)
-            places[:, times] = times - start
-            found.append(Piece(row, times, places, start == 0, stop == length))
-    return found
 
 
 # ---- Lengths and resets -----------------------------------------------------------------------
@@ -250,21 +127,6 @@ def test_lengths_of_onnx_runtime(cell: str, rng: np.random.Generator) -> None:
 # ---- Masks and going backwards ----------------------------------------------------------------
 
 
-def taken(mask: np.ndarray, zeros: bool) -> list[Piece]:
-    """Of each row the steps that it takes; between them its outputs stay, or are 0."""
-    found = []
-    for row in range(BATCH):
-        times = np.flatnonzero(mask[:, row])
-        # The last step taken at t or before it, and the first one at t or after it.
-        places = np.searchsorted(times, [np.arange(1, STEPS + 1), np.arange(STEPS)])
-        places[0] -= 1
-        places[1][places[1] == len(times)] = -1
-        if zeros:
-            places[:, ~mask[:, row]] = -1
-        found.append(Piece(row, times, places))
-    return found
-
-
 @pytest.mark.parametrize("zeros", [False, True])
 @each_cell
 def test_a_masked_step_is_left_out(cell: str, zeros: bool, rng: np.random.Generator) -> None:
@@ -285,7 +147,7 @@ def test_backwards_is_the_reversed_sequence(cell: str, rng: np.random.Generator)
         calls += [({"reset": flags}, {"reset": turned})]
         for call, same in calls:
             case = make_case(net, rng, go_backwards=True, **call)
-            other = Case(net, case.x[::-1], case.state, case.dy, case.dstate, same)
+            other = Case(net, case.program, case.x[::-1], case.state, case.dy, case.dstate, same)
             assert_close(case.values()[0], other.values()[0], 0.0)
             assert_close(case.values()[1], other.values()[1], 0.0)
             g = other.gradients()
@@ -294,16 +156,6 @@ def test_backwards_is_the_reversed_sequence(cell: str, rng: np.random.Generator)
 
 
 # ---- Layouts and finite differences -----------------------------------------------------------
-
-
-def calls(rng: np.random.Generator, net: Net) -> list[dict[str, Any]]:
-    lengths, flags = some_lengths(rng), some_flags(rng)
-    found: list[dict[str, Any]] = [{"lengths": lengths}, {"reset": flags}, {"mask": flags}]
-    found += [{"lengths": lengths, "reset": flags}, {"mask": flags, "zero_output_for_mask": True}]
-    if not net.bidirectional:
-        found += [{"go_backwards": True}, {"go_backwards": True, "mask": flags}]
-        found += [{"go_backwards": True, "reset": flags}]
-    return found
 
 
 @each_cell
@@ -326,7 +178,7 @@ def test_layouts(cell: str, rng: np.random.Generator) -> None:
             y, g = case.values()[0], case.gradients()
             flags = {k: v.swapaxes(0, 1) if np.ndim(v) == 2 else v for k, v in call.items()}
             x, dy = case.x.swapaxes(0, 1), case.dy.swapaxes(0, 1)
-            other = Case(rows_first, x, case.state, dy, case.dstate, flags)
+            other = Case(rows_first, Oracle(rows_first), x, case.state, dy, case.dstate, flags)
             assert_close(other.values()[0].swapaxes(0, 1), y, FLOAT64)
             h = other.gradients()
             turned = Gradients(h.x.swapaxes(0, 1), h.state, h.params)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from reference import CELLS
 from reference_backward import Gradients
 from support import Net, pack, unpack
 from torch.nn.functional import elu, leaky_relu, linear, softsign, threshold
@@ -50,7 +51,7 @@ MODULES = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}
 
 def has_module(net: Net) -> bool:
     """Whether torch.nn has the cell with these options."""
-    if net.cell not in MODULES or set(net.special) - {"proj_size"}:
+    if net.cell not in MODULES or set(net.special) - {"proj_size"} or net.structure:
         return False
     return net.nonlinearity in (("tanh", "relu") if net.cell == "rnn" else ("tanh",))
 
@@ -99,11 +100,14 @@ TORCH_FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "softplus": lambda v: torch.logaddexp(v, torch.zeros_like(v)),
 }
 
-Step = Callable[[torch.Tensor, Any], tuple[torch.Tensor, list[torch.Tensor]]]
+Step = Callable[[torch.Tensor, Any, Any], tuple[torch.Tensor, list[torch.Tensor]]]
 
 
 def torch_step(net: Net, p: Mapping[str, torch.Tensor], suffix: str) -> Step:
-    """The step of a cell, (x, state) -> (output, state), by torch's own operations."""
+    """The step of a cell, (x, past, state) -> (output, state), by torch's own operations.
+
+    past: what its recurrent matrices read, a tensor each; as one, they are a matrix on one vector.
+    """
 
     def function(given: Any, limit: float | None) -> Callable[[torch.Tensor], torch.Tensor]:
         name, parameters = parametric(given)
@@ -118,17 +122,20 @@ def torch_step(net: Net, p: Mapping[str, torch.Tensor], suffix: str) -> Step:
     e = function(net.output_activation, None)
     names = ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "alpha", "weight_hr", "peephole")
     wi, bi, wh, bh, a, wr, peephole = (p.get(name + suffix, p.get(name)) for name in names)
+    if wh is not None:
+        delayed = [f"weight_hh{suffix}_d{d}" for d in net.delays[1:]]
+        wh = torch.cat([wh, *(p[name] for name in delayed)], 1)
 
     def of_input(x: torch.Tensor, gates: int) -> Any:
         return linear(x, wi, bi).chunk(gates, -1)
 
-    def of_state(h: torch.Tensor, gates: int) -> Any:
-        return linear(h, wh, bh).chunk(gates, -1)
+    def of_past(past: Any, gates: int) -> Any:
+        return linear(torch.cat([*past], -1), wh, bh).chunk(gates, -1)
 
-    def lstm(x: torch.Tensor, state: Any) -> Any:
-        h, c = state
+    def lstm(x: torch.Tensor, past: Any, state: Any) -> Any:
+        _, c = state
         gates = 3 if net.cell == "lstm_coupled" else 4
-        v = [a + b for a, b in zip(of_input(x, gates), of_state(h, gates), strict=True)]
+        v = [a + b for a, b in zip(of_input(x, gates), of_past(past, gates), strict=True)]
         looks = [0.0] * gates if peephole is None else [*peephole.chunk(gates - 1)]
         i = s(v[0] + looks[0] * c)
         forget = 1 - i if gates == 3 else s(v[1] + looks[1] * c)
@@ -138,33 +145,36 @@ def torch_step(net: Net, p: Mapping[str, torch.Tensor], suffix: str) -> Step:
         h = h if wr is None else linear(h, wr)
         return h, [h, c]
 
-    def gru(x: torch.Tensor, state: Any) -> Any:
+    def gru(x: torch.Tensor, past: Any, state: Any) -> Any:
         (h,) = state
-        (xr, xz, xn), (hr, hz, hn) = of_input(x, 3), of_state(h, 3)
+        (xr, xz, xn), (hr, hz, hn) = of_input(x, 3), of_past(past, 3)
         r, z = s(xr + hr), s(xz + hz)
-        past = of_state(r * h, 3)[2] if net.cell == "gru_reset_before" else r * hn
-        h = torch.lerp(f(xn + past), h, z)
+        before = net.cell == "gru_reset_before"
+        hn = of_past([r * h_d for h_d in past], 3)[2] if before else r * hn
+        h = torch.lerp(f(xn + hn), h, z)
         return h, [h]
 
-    def mingru(x: torch.Tensor, state: Any) -> Any:
+    def mingru(x: torch.Tensor, past: Any, state: Any) -> Any:
         z, n = of_input(x, 2)
         h = torch.lerp(state[0], f(n), torch.sigmoid(z))
         return h, [h]
 
-    def rnn(x: torch.Tensor, state: Any) -> Any:
-        h = f(linear(x, wi, bi) + linear(state[0], wh, bh))
+    def recurrent(x: torch.Tensor, past: Any) -> torch.Tensor:
+        return of_input(x, 1)[0] + of_past(past, 1)[0]
+
+    def rnn(x: torch.Tensor, past: Any, state: Any) -> Any:
+        h = f(recurrent(x, past))
         return h, [h]
 
-    def leaky_rate(x: torch.Tensor, state: Any) -> Any:
-        h = a * state[0] + (1 - a) * f(linear(x, wi, bi) + linear(state[0], wh, bh))
+    def leaky_rate(x: torch.Tensor, past: Any, state: Any) -> Any:
+        h = a * state[0] + (1 - a) * f(recurrent(x, past))
         return h, [h]
 
-    def leaky_potential(x: torch.Tensor, state: Any) -> Any:
-        v = linear(x, wi, bi) + linear(f(state[0]), wh, bh)
-        u = a * state[0] + (1 - a) * v
+    def leaky_potential(x: torch.Tensor, past: Any, state: Any) -> Any:
+        u = a * state[0] + (1 - a) * recurrent(x, [f(u_d) for u_d in past])
         return f(u), [u]
 
-    def leaky(x: torch.Tensor, state: Any) -> Any:
+    def leaky(x: torch.Tensor, past: Any, state: Any) -> Any:
         h = a * state[0] + (1 - a) * x
         return h, [h]
 
@@ -182,19 +192,83 @@ def torch_step(net: Net, p: Mapping[str, torch.Tensor], suffix: str) -> Step:
     return steps[net.cell]
 
 
-def torch_loop(net: Net, p: Mapping[str, torch.Tensor], x: torch.Tensor, state: Any) -> Any:
+Loop = tuple[torch.Tensor, list[torch.Tensor]]
+
+
+def delay_loop(step: Step, delays: Any, x: torch.Tensor, state: Any) -> Loop:
+    """y and final state, of x [T, B, I] and states [S, B, H] of as many steps as are read."""
+    y, lists = [], [list(s) for s in state]
+    for x_t in x:
+        past, memory = [lists[0][-d] for d in delays], [s[-delays[0]] for s in lists]
+        h, new = step(x_t, past, memory)
+        for s, value in zip(lists, new, strict=True):
+            s.append(value)
+        y.append(h)
+    finals = [s[len(s) - len(first) :] for s, first in zip(lists, state, strict=True)]
+    return torch.stack(y), [torch.stack(s) for s in finals]
+
+
+def clock_loop(
+    net: Net, p: Mapping[str, torch.Tensor], suffix: str, x: torch.Tensor, state: Any, clock: Any
+) -> Loop:
+    """The same with clocks [B]: a cell for each group of units, which reads what it may of h."""
+    periods, sizes = net.periods or (), net.group_sizes
+    if sizes is None:
+        sizes = tuple(map(len, np.array_split(range(net.hidden_size), len(periods))))
+    units, groups = torch.arange(net.hidden_size).split(sizes), []
+    for own, period in zip(units, periods, strict=True):
+        slow = [q >= period or net.connectivity == "full" for q in periods]
+        read = torch.cat([u for u, reads in zip(units, slow, strict=True) if reads])
+        part = {}
+        for name, value in p.items():
+            if name.endswith(suffix):
+                rows = value.unflatten(0, (-1, net.hidden_size))[:, own].flatten(0, 1)
+                part[name] = rows[:, read] if "weight_hh" in name else rows
+        groups.append((period, own, read, torch_step(net, part, suffix)))
+
+    y, state = [], [s[0] for s in state]
+    name, parameters = parametric(net.nonlinearity)
+    for t, x_t in enumerate(x):
+        found = []
+        for period, own, read, step in groups:
+            before = [s[:, own] for s in state]
+            _, after = step(x_t, [state[0][:, read]], before)
+            active = ((clock + t) % period == 0)[:, None]
+            found.append([torch.where(active, *pair) for pair in zip(after, before, strict=True)])
+        state = [torch.cat(parts, 1) for parts in zip(*found, strict=True)]
+        potential = net.cell == "leaky_potential"
+        y.append(TORCH_FUNCTIONS[name](state[0], *parameters) if potential else state[0])
+    return torch.stack(y), [s[None] for s in state]
+
+
+def torch_loop(
+    net: Net, p: Mapping[str, torch.Tensor], x: torch.Tensor, state: Any, clock: Any = None
+) -> Any:
     """Any net by a loop over its steps: y and final state, of x [T, B, I] and a list of states."""
+    structures = net.structures()
 
     def one_layer(suffix: str, x: torch.Tensor, state: Any, reverse: bool) -> Any:
-        step, y = torch_step(net, p, suffix), []
-        for x_t in x.flip(0) if reverse else x:
-            h, state = step(x_t, state)
-            y.append(h)
-        return torch.stack(y[::-1] if reverse else y), state
+        number = int(suffix.split("_")[1][1:])
+        x = x.flip(0) if reverse else x
+        q = dict(p)
+        if net.recurrent_mask is not None:
+            mask = torch.from_numpy(net.mask())
+            if mask.ndim == 3:
+                mask = mask[number * net.directions + reverse]
+            gates = CELLS[net.cell].gates
+            q |= {k: v * mask.repeat(gates, 1) for k, v in p.items() if k.startswith("weight_hh")}
+        if net.periods is not None:
+            y, final = clock_loop(net, q, suffix, x, state, clock)
+        else:
+            delays = net.delays if net.dilations is None else net.dilations[number : number + 1]
+            y, final = delay_loop(torch_step(net, q, suffix), delays, x, state)
+        return y.flip(0) if reverse else y, final
 
     layers = [s[None] for s in state] if net.cell == "leaky" else state
-    y, finals = stack(net, one_layer, torch.cat, x, layers)
-    final = [torch.stack(parts) for parts in zip(*finals, strict=True)]
+    sizes = [[part.slots[i] for part in structures] for i in range(net.states)]
+    parts = [s.split(n) for s, n in zip(layers, sizes, strict=True)]
+    y, finals = stack(net, one_layer, torch.cat, x, parts)
+    final = [torch.cat(histories) for histories in zip(*finals, strict=True)]
     return y, [s[0] for s in final] if net.cell == "leaky" else final
 
 
@@ -206,7 +280,8 @@ def torch_run(
 ) -> tuple[torch.Tensor, Any, list[torch.Tensor], dict[str, torch.Tensor]]:
     """y, final state, the inputs x and state and the parameters, all as leaves of a graph.
 
-    By a module where there is one, unless a loop is asked for; batched.
+    By a module where there is one, unless a loop is asked for; batched. A clock is in neither
+    state, as it has no gradient.
     """
 
     def leaf(array: np.ndarray) -> torch.Tensor:
@@ -215,7 +290,7 @@ def torch_run(
     def turned(t: torch.Tensor) -> torch.Tensor:
         return t.transpose(0, 1) if net.batch_first else t
 
-    inputs = [leaf(x), *map(leaf, unpack(state))]
+    inputs = [leaf(x), *map(leaf, unpack(state)[: net.states])]
     if has_module(net) and not loop:
         module = torch_module(net, layer, dtype)
         p, arguments = dict(module.named_parameters()), (inputs[0], pack(inputs[1:]))
@@ -224,7 +299,8 @@ def torch_run(
         )
     else:
         p = {name: leaf(v) for name, v in layer.parameters().items()}
-        y, final = torch_loop(net, p, turned(inputs[0]), inputs[1:])
+        clock = None if net.periods is None else torch.from_numpy(unpack(state)[-1])
+        y, final = torch_loop(net, p, turned(inputs[0]), inputs[1:], clock)
         y, final = turned(y), pack(final)
     return y, final, inputs, p
 
@@ -232,7 +308,10 @@ def torch_run(
 def torch_values(net: Net, layer: Any, x: Any, state: Any, dtype: str, **how: Any) -> Any:
     """y and final state as arrays of `dtype`."""
     y, final, _, _ = torch_run(net, layer, x, state, dtype, **how)
-    return y.detach().numpy(), pack([s.detach().numpy() for s in unpack(final)])
+    arrays = [s.detach().numpy() for s in unpack(final)]
+    if net.periods is not None:
+        arrays.append(unpack(state)[-1] + x.shape[1 if net.batch_first else 0])
+    return y.detach().numpy(), pack(arrays)
 
 
 def torch_gradients(

@@ -327,28 +327,54 @@ static void project(const frnn_project *s) {
 }
 
 /* A recurrent product of a step for a group of blocks that starts at `block`, added to or put into
- * the gates: `gates` of them from slot `first` on, of `slots`; `w` and `a` are what is multiplied.
- */
+ * the gates: `gates` of them from slot `first` on, of `slots`. Piece after piece the chains go on
+ * from where they stand. */
 INLINE void recur_group(const int gates, const int slots, const int first, const frnn_step *s,
-                        const void *w, const void *a, size_t a_row, size_t block, size_t panels) {
-    const size_t w_block = s->recurrent_size * (size_t)gates * FRNN_BLOCK;
+                        const void *weights, const frnn_piece *pieces, size_t past_row,
+                        size_t block, size_t panels) {
+    const size_t panel = (size_t)gates * FRNN_BLOCK, rows = s->row_end - s->row_begin;
     const size_t out_block = (size_t)slots * FRNN_BLOCK;
-    real *out = (real *)s->gates + s->row_begin * s->gates_row + block * out_block +
-                (size_t)first * FRNN_BLOCK;
-    product p = {
-        .rows = s->row_end - s->row_begin,
-        .a = (const real *)a + s->row_begin * a_row,
-        .a_row = (ptrdiff_t)a_row,
-        .w = (const real *)w + block * w_block,
-        .w_block = w_block,
-        .k = s->recurrent_size,
-        .init = zeros,
-        .init_row = 0,
-        .add = out,
-        .out = out,
-        .out_row = (ptrdiff_t)s->gates_row,
-        .out_block = out_block,
-        .apart = first + gates == slots - 1,
-    };
-    product_group(gates, &p, panels, (real *)s->partial + s->row_begin * FRNN_PARTIAL);
+    const real *w = (const real *)weights + block * s->recurrent_size * panel;
+    real *const partial = (real *)s->partial + s->row_begin * FRNN_PARTIAL;
+    real *const out = (real *)s->gates + s->row_begin * s->gates_row + block * out_block +
+                      (size_t)first * FRNN_BLOCK;
+    const real *init = zeros;
+    size_t init_row = 0;
+    if (s->start != NULL) {
+        init = (const real *)s->start + s->row_begin * s->sums_row + block * panel;
+        init_row = s->sums_row;
+    }
+    for (size_t i = 0; i < s->num_pieces; i++) {
+        product p = {
+            .rows = rows,
+            .a = (const real *)pieces[i].past + s->row_begin * past_row,
+            .a_row = (ptrdiff_t)past_row,
+            .w = w,
+            .w_block = s->recurrent_size * panel,
+            .k = pieces[i].k,
+            .init = init,
+            .init_row = (ptrdiff_t)init_row,
+            .add = out,
+            .out = out,
+            .out_row = (ptrdiff_t)s->gates_row,
+            .out_block = out_block,
+            .apart = first + gates == slots - 1,
+        };
+        if (i + 1 < s->num_pieces) {
+            real *sums = partial;
+            size_t sums_row = rows > TILE_ROWS ? FRNN_PARTIAL : panels * FRNN_BLOCK;
+            if (pieces[i].sums != NULL) {
+                sums = (real *)pieces[i].sums + s->row_begin * s->sums_row + block * panel;
+                sums_row = s->sums_row;
+            }
+            p.add = NULL;
+            p.out = sums;
+            p.out_row = (ptrdiff_t)sums_row;
+            p.out_block = panel;
+            init = sums;
+            init_row = sums_row;
+        }
+        product_group(gates, &p, panels, partial);
+        w += pieces[i].k * panel;
+    }
 }

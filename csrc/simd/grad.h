@@ -12,7 +12,8 @@
 
 typedef struct product_back {
     size_t rows, k;
-    const real *a; /* [rows][slots][k] */
+    const real *a; /* [rows][slots][k], slots a_gate elements apart */
+    size_t a_gate;
     size_t a_last; /* elements by which the last gate lies farther than its number says */
     ptrdiff_t a_row;
     const real *w; /* [gates][blocks][k][16], from the first block of the group on */
@@ -38,7 +39,7 @@ INLINE void tile_back(const int gates, const int panels, const product_back *p) 
     for (size_t k = 0; k < p->k; k++, w += step) {
         UNROLL for (int g = 0; g < gates; g++) {
             const vreal factor =
-                vset1(p->a[(size_t)g * p->k + k + (g == gates - 1 ? p->a_last : 0)]);
+                vset1(p->a[(size_t)g * p->a_gate + k + (g == gates - 1 ? p->a_last : 0)]);
             const real *row = w + (size_t)g * p->w_gate;
             UNROLL for (int v = 0; v < width; v++) sum[g][v] = vfma(
                 factor, vload(row + (size_t)(v / VECTORS) * panel + v % VECTORS * VL), sum[g][v]);
@@ -121,7 +122,7 @@ INLINE void product_group_back(const int gates, const product_back *p, size_t pa
     for (int g = 0; g < gates; g++) {
         product q = {
             .rows = p->rows,
-            .a = p->a + (size_t)g * p->k + (g == gates - 1 ? p->a_last : 0),
+            .a = p->a + (size_t)g * p->a_gate + (g == gates - 1 ? p->a_last : 0),
             .a_row = p->a_row,
             .w = p->w + (size_t)g * p->w_gate,
             .w_block = p->k * FRNN_BLOCK,
@@ -147,7 +148,8 @@ INLINE void project_back_gates(const int gates, const frnn_project_back *s) {
         .rows = s->rows,
         .k = s->k,
         .a = s->a,
-        .a_last = (s->last - (size_t)(gates - 1)) * s->k,
+        .a_gate = s->a_gate,
+        .a_last = (s->last - (size_t)(gates - 1)) * s->a_gate,
         .a_row = s->a_row,
         .w = s->w,
         .w_gate = s->blocks * s->k * FRNN_BLOCK,
@@ -295,7 +297,7 @@ static void outer_strip(const frnn_outer *s, size_t first, size_t end, size_t j,
         .rows = frnn_min(s->chain, s->rows - begin),
         .a_row = s->a_row,
         .b_row = s->b_row,
-        .c_row = s->n,
+        .c_row = s->c_row,
         .add = s->add || begin > 0,
     };
     const real *a = (const real *)s->a + begin * s->a_row;
@@ -305,7 +307,7 @@ static void outer_strip(const frnn_outer *s, size_t first, size_t end, size_t j,
     const size_t vectors = (columns - 1) / VL + 1, lanes = columns - (vectors - 1) * VL;
     for (size_t i = first; i < end;) {
         const size_t rows = outer_rows(end - i, vectors);
-        outer_choose(rows, vectors, &chain, a + i, b, c + i * s->n, lanes);
+        outer_choose(rows, vectors, &chain, a + i, b, c + i * s->c_row, lanes);
         i += rows;
     }
 }
@@ -329,5 +331,15 @@ static void add_array(const void *from, void *to, size_t n) {
         const size_t lanes = frnn_min(VL, n - i);
         real *sum = (real *)to + i;
         vstore_n(sum, vadd(vload_n(sum, lanes), vload_n((const real *)from + i, lanes)), lanes);
+    }
+}
+
+static void add_product_array(const void *a, const void *b, void *to, size_t n) {
+    for (size_t i = 0; i < n; i += VL) {
+        const size_t lanes = frnn_min(VL, n - i);
+        real *sum = (real *)to + i;
+        const vreal x = vload_n((const real *)a + i, lanes),
+                    y = vload_n((const real *)b + i, lanes);
+        vstore_n(sum, vfma(x, y, vload_n(sum, lanes)), lanes);
     }
 }

@@ -45,6 +45,7 @@ FRNN_PRAGMA(GCC target(FRNN_TARGET))
 #include "vmath.h"
 #include "gemm.h"
 #include "grad.h"
+#include "lists.h"
 #include "activation.h"
 #include "cells/cell.h"
 #include "cells/back.h"
@@ -101,11 +102,15 @@ const frnn_kernels FRNN_TABLE = {
         },
     .project_back = project_back,
     .outer = outer,
+    .lists_back = lists_back,
+    .lists_outer = lists_outer,
+    .blend = blend,
     .scan = scan,
     .scan_back = scan_back,
     .gated = gated,
     .gated_back = gated_back,
     .add = add_array,
+    .add_product = add_product_array,
     .exp = exp_array,
     .sigmoid = sigmoid_array,
     .tanh = tanh_array,

@@ -34,8 +34,9 @@ except ModuleNotFoundError as error:
 if not hasattr(_torch.library, "custom_op"):
     raise ImportError(f"fastrnn.torch needs PyTorch 2.4 or later, this is {_torch.__version__}")
 
+from .dilated import DilatedRNN
 from .leaky import Leaky, LeakyRNN
 from .modules import GRU, LSTM, RNN, MinGRU
 from .replace import replace
 
-__all__ = ["GRU", "LSTM", "RNN", "Leaky", "LeakyRNN", "MinGRU", "replace"]
+__all__ = ["GRU", "LSTM", "RNN", "DilatedRNN", "Leaky", "LeakyRNN", "MinGRU", "replace"]

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from .._base import Layer
+from .._structure import is_fractional
+from ._config import DTYPES, Config
 from ._ops import run
-from ._packing import DTYPES, Config, forget
-from ._sequences import WHOLE, Cuts, Layout, checked_cuts
+from ._packing import forget
+from ._sequences import INTEGERS, WHOLE, Cuts, Layout, checked_cuts
 
 
 class Base(nn.Module):
@@ -20,7 +22,6 @@ class Base(nn.Module):
 
     _counterpart: ClassVar[type[Layer]]
     _common: ClassVar[tuple[str, ...]]  # the arguments that it shares with its counterpart
-    _state_names: ClassVar[tuple[str, ...]] = ("hx",)
     _parallel_time: bool = False
     input_size: int
     hidden_size: int
@@ -29,6 +30,8 @@ class Base(nn.Module):
     def _set_config(self, config: Config) -> None:
         self._config = config
         self._names = config.names()
+        self._mask_names = config.mask_names()
+        self._state_names = config.state_names()
 
     def _make_parameters(self, device: Any, dtype: Any) -> None:
         """Parameters without values."""
@@ -44,10 +47,15 @@ class Base(nn.Module):
             self.register_parameter(name, nn.Parameter(values))
 
     def _weights(self) -> list[Tensor]:
+        """The parameters, and behind them the masks."""
         try:  # the attributes of a module take long to find
-            return list(map(self._parameters.__getitem__, self._names))
+            weights: list[Any] = list(map(self._parameters.__getitem__, self._names))
         except KeyError:  # what torch.nn.utils has parametrized is no longer a parameter
-            return [getattr(self, name) for name in self._names]
+            weights = [getattr(self, name) for name in self._names]
+        return weights + self._masks() if self._mask_names else weights
+
+    def _masks(self) -> list[Any]:
+        return [self._buffers[name] for name in self._mask_names]
 
     # ---- Calls
 
@@ -61,7 +69,11 @@ class Base(nn.Module):
                 PackedSequence, as of torch.nn.
             hx: the state before the first step, zeros if None; for LSTM a tuple (h_0, c_0).
                 Each is [L * D, B, H], or [L * D, H] for one sequence (h_0 with a projection P
-                instead of H); for Leaky [B, H] or [H].
+                instead of H); for Leaky [B, H] or [H]. With `delays` each layer and direction has
+                as many steps there as it looks back, the oldest first: h_0 those of its longest
+                delay, c_0 of its shortest. With `periods` it is a tuple with one more tensor,
+                clock: integers [B] (of shape () for one sequence), the steps that each row has
+                done. It has no gradient.
             lengths: [B] integers from 0 to T, in any order, a tensor or a list: sequence b has only
                 its first lengths[b] steps, in both directions. After them the output is 0, and the
                 final state is that after its last step. Not with a PackedSequence, which has its
@@ -133,16 +145,20 @@ class Base(nn.Module):
         state = (hx,) if len(names) == 1 else hx
         if not isinstance(state, (tuple, list)) or len(state) != len(names):
             count = f" of {len(hx)}" if isinstance(hx, (tuple, list)) else ""
-            raise TypeError(f"hx: expected a tuple (h_0, c_0), got {type(hx).__name__}{count}")
+            form = ", ".join([name.split()[1][1:-1] for name in names])
+            raise TypeError(f"hx: expected a tuple ({form}), got {type(hx).__name__}{count}")
         batch = () if len(shape) == 2 else (shape[0 if batch_first else 1],)
         shapes = self._config.state_shapes(batch, self.hidden_size)
+        if self._config.clocked:
+            shapes.append(batch)
         tensors = []
         for name, tensor, expected in zip(names, state, shapes, strict=True):
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}")
             if tensor.shape != expected:
                 raise RuntimeError(f"{name}: expected size {expected}, got {tuple(tensor.shape)}")
-            tensors.append(_suited(name, tensor, dtype))
+            is_clock = name.endswith("(clock)")
+            tensors.append(_counts(name, tensor) if is_clock else _suited(name, tensor, dtype))
         return x, tuple(tensors)
 
     # ---- Changes of weights as a whole: PyTorch does not swap tensors with weak references
@@ -172,15 +188,20 @@ class Base(nn.Module):
         weights = self._weights()
         self._config.check(weights)
         values = {}
-        for name, tensor in zip(self._names, weights, strict=True):
+        for name, tensor in zip(self._names, weights, strict=False):  # masks are behind
             if name.startswith("alpha_logit"):
                 tensor = torch.sigmoid(tensor)
                 name = name.replace("alpha_logit", "alpha")
             values[name] = tensor
-        arguments = {name: getattr(self, name) for name in self._common}
+        arguments = {name: getattr(self, name) for name in self._shared(self)}
         layer = self._counterpart(**arguments, dtype=DTYPES[weights[0].dtype])
         layer.load_state_dict(values)
         return layer
+
+    @classmethod
+    def _shared(cls, source: Any) -> tuple[str, ...]:
+        """The arguments that a module, or a layer of the counterpart, has in common with it."""
+        return cls._common
 
     @classmethod
     def from_fastrnn(cls, layer: Layer, **options: Any) -> Self:
@@ -192,7 +213,8 @@ class Base(nn.Module):
 
         Raises:
             TypeError: if it is a layer of another class.
-            ValueError: if it reads its input backwards (go_backwards), which the module does not.
+            ValueError: if it reads its input backwards (go_backwards), or has delays of parts of a
+                step (`rescaled`), which only run forward.
 
         Example:
             >>> import fastrnn, fastrnn.torch as ft
@@ -205,8 +227,10 @@ class Base(nn.Module):
             )
         if getattr(layer, "go_backwards", False):
             raise ValueError("layer: expected go_backwards=False (flip the input), got True")
+        if is_fractional(layer):
+            raise ValueError(f"layer: expected delays of whole steps, got {layer.delays}")
         dtype = torch.float32 if layer.dtype == np.float32 else torch.float64
-        arguments = {name: getattr(layer, name) for name in cls._common} | options
+        arguments = {name: getattr(layer, name) for name in cls._shared(layer)} | options
         module = cls(**arguments, dtype=dtype)
         module.load_state_dict({k: torch.tensor(v) for k, v in layer.parameters().items()})
         return module
@@ -223,3 +247,14 @@ def _suited(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
             f"{name}: expected a dense tensor on the cpu, got {tensor.layout} on {tensor.device}"
         )
     return tensor
+
+
+def _counts(name: str, tensor: Tensor) -> Tensor:
+    """The clock as int64."""
+    if tensor.dtype not in INTEGERS:
+        raise TypeError(f"{name}: expected torch.int64, got {tensor.dtype}")
+    if not tensor.is_cpu or tensor.layout != torch.strided:
+        raise RuntimeError(
+            f"{name}: expected a dense tensor on the cpu, got {tensor.layout} on {tensor.device}"
+        )
+    return tensor.to(torch.int64)

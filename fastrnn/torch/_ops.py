@@ -25,7 +25,8 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from .._arrays import Array
-from ._packing import DTYPES, Config, Packed, packed, plain_net
+from ._config import DTYPES, Config
+from ._packing import Packed, packed, plain_net
 from ._sequences import WHOLE, Cuts, cut_arrays
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -44,9 +45,9 @@ def run(
     parallel_time: bool = False,
     cuts: Cuts = WHOLE,
 ) -> tuple[Tensor, ...]:
-    """y and the final state, one tensor or two. The arguments have been checked.
+    """y and the final state, one to three tensors. The arguments have been checked.
 
-    state: empty for zeros. weights: part by part, as config.names() says.
+    state: empty for zeros. weights: as config.names() says, and behind them config.mask_names().
     """
     tape = torch.is_grad_enabled() and _any_requires_grad(x, state, weights)
     if (
@@ -56,7 +57,8 @@ def run(
         or _get_tracing_state() is not None
     ):
         options = (*config.flat(), batch_first, parallel_time, tape)
-        return run_op(x, list(state), list(weights), *cuts, *options)[: 1 + config.states]
+        y, h, c, *clock, _ = run_op(x, list(state), list(weights), *cuts, *options)
+        return (y, h, *([c] if config.states > 1 else []), *clock)
     if _are_functorch_transforms_active() or forward_ad._current_level >= 0:
         raise NotImplementedError(
             "fastrnn.torch: transforms of torch.func and forward-mode derivatives are not there"
@@ -113,7 +115,7 @@ def _call(
     h: Any = None
     if state:
         before = [_array(tensor.contiguous()) for tensor in state]
-        h = tuple(before) if net.states > 1 else before[0]
+        h = tuple(before) if len(before) > 1 else before[0]
     plain = arrays is NO_ARRAYS  # as most calls are; a call with a star takes longer
     if saved is None:
         if plain:
@@ -136,14 +138,21 @@ def _forward(
     """(y, *final state), and x as the kernels have read it; fills `saved` if there is one."""
     net = entry.net
     result = _call(net, x, state, batch_first, parallel_time, arrays, saved)
-    if result is None:  # a layout that the kernels do not read
+    if result is None:  # a layout that the kernels do not read, or a clock
+        if net.clocked and state:
+            _check_clock(entry.config.state_names()[-1], state[-1])
         x, state = _copy(x), [tensor.detach().clone() for tensor in state]
         result = _call(net, x, state, batch_first, parallel_time, arrays, saved)
         assert result is not None
     y, final = result
-    if net.states == 1:
+    if type(final) is not tuple:
         return (from_numpy(y), from_numpy(final)), x
-    return (from_numpy(y), from_numpy(final[0]), from_numpy(final[1])), x
+    return (from_numpy(y), *map(from_numpy, final)), x
+
+
+def _check_clock(name: str, clock: Tensor) -> None:
+    if clock.numel() > 0 and clock.min() < 0:
+        raise ValueError(f"{name}: expected 0 or more, got {int(clock.min())}")
 
 
 def _backward(
@@ -157,9 +166,10 @@ def _backward(
     need_x: bool,
     need_weights: Sequence[bool],
 ) -> tuple[Tensor | None, list[Tensor], list[Tensor | None]]:
-    """The gradients of x, of the initial state and of the weights where they are needed.
+    """The gradients of x, of the initial state and of the weights where they are needed; masks
+    among them have none.
 
-    dy, dstate: the gradients of the outputs, None for zeros.
+    dy, dstate: the gradients of the outputs but for a clock, None for zeros.
     """
     if _irregular(x):
         x = _copy(x)
@@ -203,12 +213,14 @@ class Run(torch.autograd.Function):
         ctx: Any, entry: Packed, order: tuple[bool, Arrays], x: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         """order: batch_first, and lengths and reset. tensors: the initial state, if it is not zero,
-        then the weights."""
+        then the weights and masks."""
         batch_first, arrays = order
         states = len(tensors) - len(entry.shapes)
         size = entry.net.saved_size(*_steps_and_batch(x.shape, batch_first))
         saved = torch.empty(size, dtype=torch.uint8, device=_CPU)
         outputs, x = _forward(entry, x, tensors[:states], batch_first, False, arrays, saved)
+        if entry.net.clocked:
+            ctx.mark_non_differentiable(outputs[-1])
         # The weights are saved for their version counters: a change in place before the backward
         # is then an error, as everywhere in PyTorch.
         ctx.save_for_backward(x, saved, *tensors[states:])
@@ -222,6 +234,7 @@ class Run(torch.autograd.Function):
         entry, (batch_first, arrays), states = ctx.run
         x, saved, *_ = ctx.saved_tensors
         needs = ctx.needs_input_grad
+        dstate = dstate[: entry.net.states]
         dx, dh, dweights = _backward(
             entry, x, saved, dy, dstate, batch_first, arrays, needs[2], needs[3 + states :]
         )
@@ -229,7 +242,7 @@ class Run(torch.autograd.Function):
             anchor = torch.zeros((), device=_CPU, requires_grad=True)
             dx, *rest = FirstDerivative.apply(anchor, dx, *dh, *dweights)
             dh, dweights = rest[: len(dh)], rest[len(dh) :]
-        return (None, None, dx, *dh[:states], *dweights)
+        return (None, None, dx, *[*dh, None][:states], *dweights)
 
 
 class FirstDerivative(torch.autograd.Function):
@@ -261,6 +274,7 @@ _FUNCTIONS = ", ".join(
 _OPTIONS = (
     "Tensor? lengths, Tensor? reset, str cell, bool bias, int num_layers, bool bidirectional, "
     f"int proj_size, bool peephole, float clip, float cell_clip, {_FUNCTIONS}, "
+    "int[] delays, bool dilated, int[] periods, int[] group_sizes, bool full, bool masked, "
     "bool batch_first, bool parallel_time, bool tape"
 )
 
@@ -290,25 +304,28 @@ def _room(
     """Bytes for what a run saves, by a formula: a tracer has symbols for sizes.
 
     It is a header, and for each sequence a constant and a multiple of the steps; of a leaky unit
-    not of all steps, but of one in 64.
+    not of all steps, but of one in 64. Clocks, 8 bytes for each sequence in each part, fill up
+    their last 64.
     """
     size = plain_net(config, DTYPES[dtype], int(sizes[0]), int(sizes[1])).saved_size
     unit = 64 if config.cell == "leaky" else 1
-    constant = size(0, 1) - size(0, 0)
-    return size(0, 0) + batch * (constant + steps // unit * (size(unit, 1) - size(0, 1)))
+    constant, clocks = size(0, 1) - size(0, 0), 0
+    if config.clocked:
+        clocks = 64 * config.parts
+        constant -= clocks
+    every = constant + steps // unit * (size(unit, 1) - size(0, 1))
+    return size(0, 0) + batch * every + (batch + 7) // 8 * clocks
 
 
 @torch.library.custom_op(
     "fastrnn::run",
     mutates_args=(),
     device_types="cpu",
-    schema=f"(Tensor x, Tensor[] state, Tensor[] weights, {_OPTIONS})"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
+    schema=f"(Tensor x, Tensor[] state, Tensor[] weights, {_OPTIONS}) -> Tensor[]",
 )
-def run_op(
-    x: Tensor, state: list[Tensor], weights: list[Tensor], *values: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(y, h, c, saved); c is empty for cells without, and saved is without `tape`."""
+def run_op(x: Tensor, state: list[Tensor], weights: list[Tensor], *values: Any) -> list[Tensor]:
+    """[y, h, c, saved], with clocks [y, h, c, clock, saved]; c is empty for cells without, and
+    saved is without `tape`."""
     options = _Options.of(values)
     config, batch_first = options.config, options.batch_first
     arrays = options.arrays(x)
@@ -319,28 +336,29 @@ def run_op(
         # zeros: an operator gives the same bytes every time, in the padding too
         saved = torch.zeros(room, dtype=torch.uint8, device=_CPU)
     entry = packed(config, weights)
-    (y, h, *c), _ = _forward(entry, x, state, batch_first, options.parallel_time, arrays, saved)
+    found, _ = _forward(entry, x, state, batch_first, options.parallel_time, arrays, saved)
     if saved is None:
         saved = torch.empty(0, dtype=torch.uint8, device=_CPU)
-    return y, h, c[0] if c else y.new_empty(0), saved
+    y, h, *rest = found
+    return [y, h, *([] if config.states > 1 else [x.new_empty(0)]), *rest, saved]
 
 
 @run_op.register_fake
-def _(
-    x: Tensor, state: list[Tensor], weights: list[Tensor], *values: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _(x: Tensor, state: list[Tensor], weights: list[Tensor], *values: Any) -> list[Tensor]:
     options = _Options.of(values)
     config = options.config
     inputs, hidden = config.sizes(weights)
     steps, batch = _steps_and_batch(x.shape, options.batch_first)
-    h, *c = config.state_shapes(() if x.dim() == 2 else (batch,), hidden)
+    rows = () if x.dim() == 2 else (batch,)
+    h, *c = config.state_shapes(rows, hidden)
     room = _room(config, x.dtype, (inputs, hidden), steps, batch) if options.tape else 0
-    return (
+    return [
         x.new_empty((*x.shape[:-1], config.output_size(hidden))),
         x.new_empty(h),
         x.new_empty(c[0] if c else (0,)),
+        *([x.new_empty(rows, dtype=torch.int64)] if config.clocked else []),
         x.new_empty((room,), dtype=torch.uint8),
-    )
+    ]
 
 
 @torch.library.custom_op(
@@ -397,25 +415,28 @@ def _(
     return [x.new_empty(shape) for shape, need in zip(shapes, needs, strict=True) if need]
 
 
-def _op_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _op_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     x, state, weights, lengths, reset, *ctx.options = inputs
     if not ctx.options[-1]:
         raise RuntimeError("fastrnn::run: expected tape = True for a run with gradients, got False")
-    ctx.save_for_backward(x, output[3], lengths, reset, *weights)
+    ctx.save_for_backward(x, output[-1], lengths, reset, *weights)
     ctx.states = len(state)
 
 
-def _op_backward(ctx: Any, dy: Tensor, dh: Tensor, dc: Tensor, _: Any) -> tuple[Any, ...]:
+def _op_backward(ctx: Any, arriving: list[Tensor]) -> tuple[Any, ...]:
+    dy, dh, dc = arriving[:3]
     x, saved, lengths, reset, *weights = ctx.saved_tensors
     need_x, need_state, need_weights = ctx.needs_input_grad[:3]
     states = Config.of(ctx.options).states
-    needs = [need_x, *(need_state or [False] * states), *need_weights]
+    needs = [need_x, *(need_state or [False] * states)[:states], *need_weights]
     values = (lengths, reset, *ctx.options)
     dc_or_none = dc if states == 2 else None
     found = iter(backward_op(x, saved, weights, dy, dh, dc_or_none, needs, *values))
     gradients = [next(found) if need else None for need in needs]
-    dstate = gradients[1 : 1 + ctx.states]
-    return gradients[0], dstate, gradients[1 + states :], *([None] * len(values))
+    dstate = [*gradients[1 : 1 + states], None][: ctx.states]  # none of a clock
+    # An empty list might be one of tensors: PyTorch takes only a list as its gradient.
+    others = [[] if isinstance(value, list) and not value else None for value in values]
+    return gradients[0], dstate, gradients[1 + states :], *others
 
 
 run_op.register_autograd(_op_backward, setup_context=_op_context)

@@ -1,4 +1,4 @@
-"""Nets as configuration and tensors; their packed weights, made once per change."""
+"""The packed weights of nets, made once per change."""
 
 from __future__ import annotations
 
@@ -6,42 +6,16 @@ import functools
 import operator
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .. import _core
-from .._activations import SIGMOID, TANH, Activation
 from .._arrays import Array
-
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
-
-# What a part, one layer in one direction, can have, in the order of the core. Of alpha the tensor
-# is the logit.
-FIELDS = (
-    "weight_ih",
-    "weight_hh",
-    "bias_ih",
-    "bias_hh",
-    "alpha_logit",
-    "weight_hr",
-    "peephole",
-)
-ALPHA = 4
-
-# Row blocks of the weight matrices.
-GATES = {
-    "lstm": 4,
-    "lstm_coupled": 3,
-    "gru": 3,
-    "gru_reset_before": 3,
-    "mingru": 2,
-    "rnn": 1,
-    "leaky_rate": 1,
-    "leaky_potential": 1,
-}
+from .._structure import mask_blocks
+from ._config import ALPHA, DTYPES, RECURRENT, Config
 
 # Parameters of up to so many bytes are compared whole with what was packed, of larger ones about
 # so many values, evenly spread.
@@ -51,122 +25,11 @@ SPREAD_VALUES = 16
 _VERSION = operator.attrgetter("_version")
 
 
-class Config(NamedTuple):
-    """What a net is besides its tensors and their sizes, in the order of the operators' arguments.
-
-    clip and cell_clip are 0 where there is none. Functions that a cell does not have are tanh,
-    sigmoid and tanh.
-    """
-
-    cell: str
-    bias: bool
-    num_layers: int
-    bidirectional: bool
-    proj_size: int = 0
-    peephole: bool = False
-    clip: float = 0.0
-    cell_clip: float = 0.0
-    activation: Activation = TANH
-    gate_activation: Activation = SIGMOID
-    output_activation: Activation = TANH
-
-    def flat(self) -> tuple[Any, ...]:
-        """The arguments of the operators: as they stand here, with the functions taken apart."""
-        return (*self[:8], *self.activation, *self.gate_activation, *self.output_activation)
-
-    @classmethod
-    def of(cls, flat: Sequence[Any]) -> Config:
-        """From the arguments of an operator, of which it takes the first ones."""
-        return cls(*flat[:8], *(tuple(flat[i : i + 3]) for i in (8, 11, 14)))
-
-    @property
-    def parts(self) -> int:
-        """Layers times directions."""
-        return self.num_layers * (1 + self.bidirectional)
-
-    @property
-    def states(self) -> int:
-        """State tensors: h (u of the potential form), or h and c."""
-        return 2 if self.cell.startswith("lstm") else 1
-
-    def fields(self) -> tuple[int, ...]:
-        """Which of FIELDS each part has."""
-        if self.cell == "leaky":
-            return (ALPHA,)
-        if self.cell == "mingru":
-            names = ["weight_ih", *(["bias_ih"] if self.bias else [])]
-        else:
-            names = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if self.bias else [])]
-        names += ["alpha_logit"] if self.cell.startswith("leaky") else []
-        names += ["weight_hr"] if self.proj_size else []
-        names += ["peephole"] if self.peephole else []
-        return tuple(map(FIELDS.index, names))
-
-    def names(self) -> list[str]:
-        """Of the net's tensors, part by part."""
-        fields = [FIELDS[field] for field in self.fields()]
-        if self.cell == "leaky":
-            return fields
-        ends = ("", "_reverse")[: 1 + self.bidirectional]
-        return [f"{f}_l{i}{e}" for i in range(self.num_layers) for e in ends for f in fields]
-
-    def shapes(self, input_size: int, hidden_size: int) -> list[tuple[int, ...]]:
-        """Of the net's tensors, part by part."""
-        if self.cell == "leaky":
-            return [(hidden_size,)]
-        gates, out = GATES[self.cell], self.proj_size or hidden_size
-        rows = gates * hidden_size
-        shapes: list[tuple[int, ...]] = []
-        for part in range(self.parts):
-            below = out * (1 + self.bidirectional)
-            inputs = input_size if part <= self.bidirectional else below
-            every = (
-                (rows, inputs),
-                (rows, out),
-                (rows,),
-                (rows,),
-                (hidden_size,),
-                (self.proj_size, hidden_size),
-                ((gates - 1) * hidden_size,),
-            )
-            shapes += [every[field] for field in self.fields()]
-        return shapes
-
-    def sizes(self, weights: Sequence[Tensor]) -> tuple[int, int]:
-        """input_size and hidden_size of a net of these tensors."""
-        if self.cell == "leaky":
-            return weights[0].shape[0], weights[0].shape[0]
-        return weights[0].shape[1], weights[0].shape[0] // GATES[self.cell]
-
-    def output_size(self, hidden_size: int) -> int:
-        """The last axis of the output."""
-        return (self.proj_size or hidden_size) * (1 + self.bidirectional)
-
-    def state_shapes(self, batch: tuple[int, ...], hidden_size: int) -> list[tuple[int, ...]]:
-        """Of the state tensors; batch is (B,), or () for one sequence."""
-        parts = () if self.cell == "leaky" else (self.parts,)
-        shapes = [(*parts, *batch, self.proj_size or hidden_size), (*parts, *batch, hidden_size)]
-        return shapes[: self.states]
-
-    def check(self, weights: Sequence[Tensor]) -> None:
-        """An error that names the tensor which does not fit the others or the kernels."""
-        dtype = weights[0].dtype
-        shapes = self.shapes(*self.sizes(weights))
-        for name, tensor, shape in zip(self.names(), weights, shapes, strict=True):
-            if tensor.dtype not in DTYPES or not tensor.is_cpu:
-                raise ValueError(
-                    f"{name}: expected torch.float32 or torch.float64 on the cpu, "
-                    f"got {tensor.dtype} on {tensor.device}"
-                )
-            if tensor.dtype != dtype:
-                raise ValueError(f"{name}: expected {dtype} as the others, got {tensor.dtype}")
-            if tensor.shape != shape:
-                raise RuntimeError(f"{name}: expected size {shape}, got {tuple(tensor.shape)}")
-
-
 @functools.lru_cache(maxsize=256)
-def plain_net(config: Config, dtype: str, input_size: int, hidden_size: int) -> _core.Net:
-    """The net without weights."""
+def plain_net(
+    config: Config, dtype: str, input_size: int, hidden_size: int, blocks: int = 0
+) -> _core.Net:
+    """The net without weights; blocks: of its masks, which change no size of what is saved."""
     return _core.Net(
         config.cell,
         dtype,
@@ -181,11 +44,17 @@ def plain_net(config: Config, dtype: str, input_size: int, hidden_size: int) -> 
         config.activation,
         config.gate_activation,
         config.output_activation,
+        config.delays,
+        config.dilated,
+        config.periods,
+        config.group_sizes,
+        config.full,
+        blocks,
     )
 
 
 class Packed:
-    """A net with the packed weights of tensors, as they were when it was made.
+    """A net with the packed weights of tensors, masks behind them, as they were when it was made.
 
     It is valid for those very tensors as long as their memory and their version counters are the
     same. The arrays that it keeps hold the memory, so that no other tensor can get it; of the
@@ -212,7 +81,9 @@ class Packed:
             gone = functools.partial(_gone, tuple(map(id, weights)))
             self.refs = [weakref.ref(tensor, gone) for tensor in weights]
         fields = config.fields()
-        width = len(fields)
+        self.width = width = len(fields)
+        count = width * config.parts
+        weights, masks = weights[:count], weights[count:]
         arrays = [tensor.detach().numpy() for tensor in weights]
         self.alphas: list[Array] = []
         if fields[-1] == ALPHA:
@@ -222,15 +93,24 @@ class Packed:
             for name, alpha in zip(config.names()[width - 1 :: width], self.alphas, strict=True):
                 if np.isnan(alpha).any():
                     raise ValueError(f"{name}: expected numbers, got NaN")
+        numbers = config.all_fields()
         # Which of the arrays of all parts, with a None at their end, go into each part.
         self.slots = [
             operator.itemgetter(
-                *(begin + fields.index(i) if i in fields else -1 for i in range(len(FIELDS)))
+                *(begin + fields.index(i) if i in fields else -1 for i in range(numbers))
             )
             for begin in range(0, len(arrays), width)
         ]
-        net = plain_net(config, self.dtype.name, *config.sizes(weights))
-        self.net = net.pack(self.by_part([np.require(array, None, ["C", "A"]) for array in arrays]))
+        sizes, parts = config.sizes(weights), self.by_part(list(map(_contiguous, arrays)))
+        if config.masked:
+            connected = [_contiguous(mask.numpy()) for mask in masks]
+            config.check_masks(np.array(connected), sizes[1])
+            if config.clocked:
+                parts = [_cleared(*pair) for pair in zip(parts, connected, strict=True)]
+            net = plain_net(config, self.dtype.name, *sizes, max(map(mask_blocks, connected)))
+            self.net = net.pack(parts, connected)
+        else:
+            self.net = plain_net(config, self.dtype.name, *sizes).pack(parts)
 
     def fits(self, config: Config, weights: Sequence[Tensor]) -> bool:
         """Whether packing these tensors, of the same ids, would give the same now."""
@@ -248,10 +128,25 @@ class Packed:
 
     def through_sigmoid(self, gradients: Sequence[Array | None]) -> None:
         """Turns the gradients of the alphas into those of their logits, in place."""
-        width = len(gradients) // len(self.slots)
-        for alpha, gradient in zip(self.alphas, gradients[width - 1 :: width], strict=True):
+        own = gradients[self.width - 1 : self.width * len(self.slots) : self.width]
+        for alpha, gradient in zip(self.alphas, own, strict=True):
             if gradient is not None:
                 gradient *= alpha * (1 - alpha)
+
+
+def _contiguous(array: Array) -> Array:
+    return np.require(array, None, ["C", "A"])
+
+
+def _cleared(part: tuple[Any, ...], mask: Array) -> tuple[Any, ...]:
+    """The arrays of a part, weight_hh with 0 outside of its mask, as the core wants it of clocks."""
+    weight = part[RECURRENT]
+    gates = weight.reshape(-1, *mask.shape)
+    return (
+        *part[:RECURRENT],
+        np.where(mask, gates, 0).reshape(weight.shape),
+        *part[RECURRENT + 1 :],
+    )
 
 
 def _look(tensor: Tensor) -> Array:

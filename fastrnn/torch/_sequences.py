@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .._arrays import Array
 
 _CPU = torch.device("cpu")  # whatever the default device is
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class Cuts(NamedTuple):
@@ -34,7 +34,7 @@ def checked_cuts(lengths: Any, reset: Any, x: Tensor, batch_first: bool) -> Cuts
     shape = x.shape[:-1]
     if lengths is not None:
         lengths = _tensor("lengths", lengths)
-        if lengths.dtype not in _INTEGERS and lengths.numel() > 0:
+        if lengths.dtype not in INTEGERS and lengths.numel() > 0:
             raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
         if len(shape) == 1 and lengths.dim() == 0:
             lengths = lengths.unsqueeze(0)
@@ -162,14 +162,19 @@ class Layout:
         """States in the order of the padded batch, from the order of the caller."""
         if self.sorted is None:
             return state
-        return tuple(s.index_select(-2, self.sorted) for s in state)
+        return tuple(_rows(s, self.sorted) for s in state)
 
     def to_unsorted(self, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The other way round."""
         if self.unsorted is None:
             return state
-        return tuple(s.index_select(-2, self.unsorted) for s in state)
+        return tuple(_rows(s, self.unsorted) for s in state)
 
     def sequence(self, y: Tensor) -> PackedSequence:
         """A padded batch as what the caller gets."""
         return PackedSequence(self.packed(y), self.sizes, self.sorted, self.unsorted)
+
+
+def _rows(state: Tensor, order: Tensor) -> Tensor:
+    """The rows of a state tensor [..., B, H], or of a clock [B], in another order."""
+    return state.index_select(max(state.dim() - 2, 0), order)

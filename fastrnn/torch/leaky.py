@@ -7,6 +7,7 @@ meant, an alpha of exactly 0 or 1, it stays there: the gradient of its logit is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,9 +19,10 @@ import fastrnn
 from .. import init
 from .._activations import checked_activation, checked_clip, plain
 from .._arrays import check_choice, check_flag, check_size
+from .._structure import Structure
 from ._base import Base
-from ._packing import Config
-from .modules import Recurrent
+from ._config import Config
+from ._recurrent import Recurrent
 
 # Its sigmoid is exactly 1, that of its negative 0, in both dtypes; finite, so that weight decay
 # does not make it NaN.
@@ -95,6 +97,7 @@ class LeakyRNN(Retention, Recurrent):
         clip: what goes into f is limited to [-clip, clip]; of the rate form only.
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
             dtype: as of LSTM.
+        delays, periods, group_sizes, connectivity, recurrent_mask: as of LSTM.
 
     Parameters as of RNN, and alpha_logit [H] with their suffix; its `requires_grad_(False)` holds
     the time scales fixed. `load_state_dict` also takes alpha_l0, as it is called in fastrnn.
@@ -112,7 +115,7 @@ class LeakyRNN(Retention, Recurrent):
 
     _counterpart = fastrnn.LeakyRNN
     _defaults: ClassVar[dict[str, Any]] = {"nonlinearity": "tanh", "form": "rate", "clip": None}
-    _common: ClassVar[tuple[str, ...]] = (*Recurrent._common, *_defaults)
+    _common: ClassVar[tuple[str, ...]] = (*Recurrent._common, *_defaults, "recurrent_mask")
 
     def __init__(
         self,
@@ -128,6 +131,11 @@ class LeakyRNN(Retention, Recurrent):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
+        delays: int | Iterable[int] = (1,),
+        periods: Iterable[int] | None = None,
+        group_sizes: Iterable[int] | None = None,
+        connectivity: str = "slower",
+        recurrent_mask: Any = None,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -147,6 +155,7 @@ class LeakyRNN(Retention, Recurrent):
             dtype,
             clip=checked_clip("clip", clip) or 0.0,
             activation=checked_activation("nonlinearity", nonlinearity),
+            structure=Structure(delays, periods, group_sizes, connectivity, recurrent_mask),
         )
         self._set_alpha([alpha] * self._config.parts)
 

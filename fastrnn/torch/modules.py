@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any, ClassVar
-
-import torch
-from torch import Tensor, nn
 
 import fastrnn
 
 from .._activations import IDENTITY, SIGMOID, TANH, checked_activation, checked_clip, plain
 from .._arrays import check_flag, check_size
-from ._base import Base
-from ._ops import run
-from ._packing import Config
-from ._sequences import Cuts, Layout
+from .._structure import Structure
+from ._recurrent import Recurrent
 
 
 def _option(name: str, text: str) -> Any:
@@ -28,144 +21,6 @@ def _option(name: str, text: str) -> Any:
 def _limit(name: str, text: str) -> Any:
     """Likewise, of a limit that there may be none."""
     return property(lambda self: getattr(self._config, name) or None, doc=text)
-
-
-class Recurrent(Base):
-    """What all but Leaky have in common: layers, directions and weight matrices."""
-
-    _common: ClassVar[tuple[str, ...]] = (
-        "input_size",
-        "hidden_size",
-        "num_layers",
-        "bias",
-        "batch_first",
-        "bidirectional",
-        "dropout",
-    )
-    # Of its options, in the order of the repr: the name, and the default as the attribute has it.
-    _defaults: ClassVar[dict[str, Any]] = {}
-
-    def __init__(
-        self,
-        cell: str,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-        device: Any,
-        dtype: Any,
-        **options: Any,
-    ) -> None:
-        """options: the fields of Config that are not named here."""
-        super().__init__()
-        self.input_size = check_size("input_size", input_size)
-        self.hidden_size = check_size("hidden_size", hidden_size)
-        self.num_layers = check_size("num_layers", num_layers)
-        self.bias = check_flag("bias", bias)
-        self.batch_first = check_flag("batch_first", batch_first)
-        self.dropout = _checked_dropout(dropout, self.num_layers)
-        self.bidirectional = check_flag("bidirectional", bidirectional)
-        self._set_config(Config(cell, self.bias, self.num_layers, self.bidirectional, **options))
-        self._make_parameters(device, dtype)
-        self.reset_parameters()
-
-    def _set_config(self, config: Config) -> None:
-        super()._set_config(config)
-        self._one_layer = config._replace(num_layers=1)
-
-    def reset_parameters(self) -> None:
-        """Draws weights and biases anew, uniform on [-1/sqrt(H), 1/sqrt(H)], as torch.nn does."""
-        bound = 1 / math.sqrt(self.hidden_size)
-        for name in self._names:
-            if not name.startswith("alpha"):
-                nn.init.uniform_(getattr(self, name), -bound, bound)
-
-    def _outputs(
-        self, x: Tensor, state: tuple[Tensor, ...], weights: list[Tensor], cuts: Cuts
-    ) -> tuple[Tensor, ...]:
-        if not (self.training and self.dropout > 0 and self.num_layers > 1):
-            return run(self._config, x, state, weights, self.batch_first, False, cuts)
-        # Time comes first inside, so that torch.nn would drop the same units.
-        swap = self.batch_first and x.dim() == 3
-        x = x.transpose(0, 1) if swap else x
-        y, *final = self._outputs_with_dropout(x, state, weights, cuts, self._dropped)
-        return (y.transpose(0, 1) if swap else y, *final)
-
-    def _outputs_of_layout(
-        self, x: Tensor, state: tuple[Tensor, ...], weights: list[Tensor], layout: Layout
-    ) -> tuple[Tensor, ...]:
-        if not (self.training and self.dropout > 0 and self.num_layers > 1):
-            return super()._outputs_of_layout(x, state, weights, layout)
-        between = layout.on_packed(self._dropped)
-        return self._outputs_with_dropout(x, state, weights, layout.cuts, between)
-
-    def _dropped(self, y: Tensor) -> Tensor:
-        return nn.functional.dropout(y, self.dropout, True)
-
-    def _outputs_with_dropout(
-        self,
-        x: Tensor,
-        state: tuple[Tensor, ...],
-        weights: list[Tensor],
-        cuts: Cuts,
-        between: Callable[[Tensor], Tensor],
-    ) -> tuple[Tensor, ...]:
-        """Layer by layer; time comes first."""
-        self._config.check(weights)
-        directions, width = 1 + self.bidirectional, len(weights) // self.num_layers
-        finals = []
-        for layer in range(self.num_layers):
-            if layer > 0:
-                x = between(x)
-            before = [s[layer * directions : (layer + 1) * directions] for s in state]
-            own = weights[layer * width : (layer + 1) * width]
-            x, *final = run(self._one_layer, x, before, own, False, False, cuts)
-            finals.append(final)
-        return (x, *[torch.cat(parts) for parts in zip(*finals, strict=True)])
-
-    # ---- What programs written for torch.nn use
-
-    @property
-    def all_weights(self) -> list[list[Tensor]]:
-        """The parameters of each layer and direction."""
-        width = len(self._names) // self._config.parts
-        weights = self._weights()
-        return [weights[i : i + width] for i in range(0, len(weights), width)]
-
-    def flatten_parameters(self) -> None:
-        """Nothing to do: weights are packed at the first call after a change."""
-
-    def extra_repr(self) -> str:
-        """The arguments that differ from their defaults."""
-        options = [str(self.input_size), str(self.hidden_size)]
-        defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False}
-        defaults |= {"dropout": 0.0, "bidirectional": False} | self._defaults
-        for name, default in defaults.items():
-            value = getattr(self, name, default)
-            if value != default:
-                is_function = name.endswith(("activation", "nonlinearity"))
-                options.append(f"{name}={_shown(value) if is_function else value}")
-        return ", ".join(options)
-
-
-def _shown(function: Any) -> str:
-    return str(plain(checked_activation("", function)))
-
-
-def _checked_dropout(dropout: Any, num_layers: int) -> float:
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)):
-        raise ValueError(f"dropout: expected a number in [0, 1], got {dropout!r}")
-    if not 0 <= dropout <= 1:
-        raise ValueError(f"dropout: expected a number in [0, 1], got {dropout!r}")
-    if dropout > 0 and num_layers == 1:
-        warnings.warn(
-            f"dropout={dropout}: it acts between layers, and there is one (num_layers=1)",
-            stacklevel=4,
-        )
-    return float(dropout)
 
 
 class LSTM(Recurrent):
@@ -195,23 +50,35 @@ class LSTM(Recurrent):
             as of `fastrnn.LSTM`.
         clip: what goes into a and s is limited to [-clip, clip].
         cell_clip: c is limited to [-cell_clip, cell_clip].
+        delays, periods, group_sizes, connectivity, recurrent_mask: what a step reads of the past,
+            which units it changes, and which recurrent connections there are, as of `fastrnn.LSTM`.
 
     Called with `input` [T, B, I] (or [T, I], or a PackedSequence) and perhaps the state (h_0, c_0),
     each [L * D, B, H], it returns `output, (h_n, c_n)`, [T, B, D * H] and [L * D, B, H]; with a
-    projection P stands for the H of the output and of h. See `forward` for lengths and reset.
+    projection P stands for the H of the output and of h. See `forward` for lengths and reset, and
+    for the states with delays and periods.
 
     Parameters as of torch.nn.LSTM, and with `peephole` peephole_l0 [3H], p_i, p_f, p_o ([2H], p_i,
-    p_o if coupled), with the suffixes of the others.
+    p_o if coupled), with the suffixes of the others. The recurrent matrices of delays after the
+    shortest stand behind it, such as weight_hh_l0_d8. A mask is a buffer for each layer and
+    direction, recurrent_mask_l0 bool [H, H] ([H, P]), part of the state_dict; a state_dict without
+    leaves it. Elements of weight_hh outside of masks, and those that connect a group to a faster
+    one, begin as 0, are not read, and have gradients of exactly 0.
 
     Example:
         >>> import torch, fastrnn.torch as ft
         >>> output, (h, c) = ft.LSTM(3, 8, num_layers=2)(torch.zeros(5, 2, 3))
         >>> output.shape, h.shape
         (torch.Size([5, 2, 8]), torch.Size([2, 2, 8]))
+        >>> output, (h, c) = ft.LSTM(3, 8, delays=(2, 5))(torch.ones(9, 3))
+        >>> h.shape, c.shape
+        (torch.Size([5, 8]), torch.Size([2, 8]))
+        >>> output, (h, c, clock) = ft.LSTM(3, 8, periods=(1, 4))(torch.ones(9, 3))
+        >>> clock
+        tensor(9)
     """
 
     _counterpart = fastrnn.LSTM
-    _state_names = ("hx[0] (h_0)", "hx[1] (c_0)")
     _defaults: ClassVar[dict[str, Any]] = {
         "peephole": False,
         "coupled": False,
@@ -221,7 +88,12 @@ class LSTM(Recurrent):
         "clip": None,
         "cell_clip": None,
     }
-    _common: ClassVar[tuple[str, ...]] = (*Recurrent._common, "proj_size", *_defaults)
+    _common: ClassVar[tuple[str, ...]] = (
+        *Recurrent._common,
+        "proj_size",
+        *_defaults,
+        "recurrent_mask",
+    )
 
     def __init__(
         self,
@@ -243,6 +115,11 @@ class LSTM(Recurrent):
         output_activation: Any = "tanh",
         clip: float | None = None,
         cell_clip: float | None = None,
+        delays: int | Iterable[int] = (1,),
+        periods: Iterable[int] | None = None,
+        group_sizes: Iterable[int] | None = None,
+        connectivity: str = "slower",
+        recurrent_mask: Any = None,
     ) -> None:
         super().__init__(
             "lstm_coupled" if check_flag("coupled", coupled) else "lstm",
@@ -262,6 +139,7 @@ class LSTM(Recurrent):
             activation=checked_activation("activation", activation),
             gate_activation=checked_activation("gate_activation", gate_activation),
             output_activation=checked_activation("output_activation", output_activation),
+            structure=Structure(delays, periods, group_sizes, connectivity, recurrent_mask),
         )
 
     proj_size = _option("proj_size", "P, or 0.")
@@ -300,6 +178,8 @@ class GRU(Recurrent):
         clip: what goes into a and s is limited to [-clip, clip].
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
             dtype: as of LSTM.
+        delays, periods, group_sizes, connectivity, recurrent_mask: as of LSTM; no periods with
+            reset_after=False.
 
     Called as LSTM is, with the one state h_0 [L * D, B, H].
 
@@ -319,7 +199,7 @@ class GRU(Recurrent):
         "gate_activation": SIGMOID,
         "clip": None,
     }
-    _common: ClassVar[tuple[str, ...]] = (*Recurrent._common, *_defaults)
+    _common: ClassVar[tuple[str, ...]] = (*Recurrent._common, *_defaults, "recurrent_mask")
 
     def __init__(
         self,
@@ -337,6 +217,11 @@ class GRU(Recurrent):
         activation: Any = "tanh",
         gate_activation: Any = "sigmoid",
         clip: float | None = None,
+        delays: int | Iterable[int] = (1,),
+        periods: Iterable[int] | None = None,
+        group_sizes: Iterable[int] | None = None,
+        connectivity: str = "slower",
+        recurrent_mask: Any = None,
     ) -> None:
         super().__init__(
             "gru" if check_flag("reset_after", reset_after) else "gru_reset_before",
@@ -352,6 +237,7 @@ class GRU(Recurrent):
             clip=checked_clip("clip", clip) or 0.0,
             activation=checked_activation("activation", activation),
             gate_activation=checked_activation("gate_activation", gate_activation),
+            structure=Structure(delays, periods, group_sizes, connectivity, recurrent_mask),
         )
 
     activation = _option("activation", "Of n: its name and parameters.")
@@ -375,6 +261,7 @@ class MinGRU(Recurrent):
         clip: what goes into a and the sigmoid is limited to [-clip, clip].
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
             dtype: as of LSTM.
+        delays, periods, group_sizes, connectivity: as of LSTM, with one delay at most.
 
     Called as GRU is. Parameters, with their suffixes: weight_ih_l0 [2H, I] and bias_ih_l0 [2H],
     rows z, n.
@@ -404,6 +291,10 @@ class MinGRU(Recurrent):
         batch_first: bool = False,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        delays: int | Iterable[int] = (1,),
+        periods: Iterable[int] | None = None,
+        group_sizes: Iterable[int] | None = None,
+        connectivity: str = "slower",
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -420,6 +311,7 @@ class MinGRU(Recurrent):
             dtype,
             clip=checked_clip("clip", clip) or 0.0,
             activation=checked_activation("activation", activation),
+            structure=Structure(delays, periods, group_sizes, connectivity),
         )
 
     activation = _option("activation", "Of n: its name and parameters.")
@@ -436,6 +328,8 @@ class RNN(Recurrent):
         clip: what goes into f is limited to [-clip, clip].
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device,
             dtype: as of LSTM.
+        delays, periods, group_sizes, connectivity, recurrent_mask: as of LSTM; each row of a mask
+            has some True.
 
     Example:
         >>> import torch, fastrnn.torch as ft
@@ -446,7 +340,7 @@ class RNN(Recurrent):
 
     _counterpart = fastrnn.RNN
     _defaults: ClassVar[dict[str, Any]] = {"nonlinearity": "tanh", "clip": None}
-    _common: ClassVar[tuple[str, ...]] = (*Recurrent._common, *_defaults)
+    _common: ClassVar[tuple[str, ...]] = (*Recurrent._common, *_defaults, "recurrent_mask")
 
     def __init__(
         self,
@@ -462,6 +356,11 @@ class RNN(Recurrent):
         dtype: Any = None,
         *,
         clip: float | None = None,
+        delays: int | Iterable[int] = (1,),
+        periods: Iterable[int] | None = None,
+        group_sizes: Iterable[int] | None = None,
+        connectivity: str = "slower",
+        recurrent_mask: Any = None,
     ) -> None:
         super().__init__(
             "rnn",
@@ -476,6 +375,7 @@ class RNN(Recurrent):
             dtype,
             clip=checked_clip("clip", clip) or 0.0,
             activation=checked_activation("nonlinearity", nonlinearity),
+            structure=Structure(delays, periods, group_sizes, connectivity, recurrent_mask),
         )
 
     clip = _limit("clip", "The limit of what goes into f.")

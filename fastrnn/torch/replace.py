@@ -8,8 +8,9 @@ from typing import TypeVar
 from torch import nn
 
 from .._activations import checked_activation
-from ._packing import DTYPES, Config
-from .modules import GRU, LSTM, RNN, Recurrent
+from ._config import DTYPES, Config
+from ._recurrent import Recurrent
+from .modules import GRU, LSTM, RNN
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -45,8 +45,12 @@ static void use_net(const frnn_model *model) {
     need(frnn_config_check(net) == FRNN_OK);
     need(net->num_layers * net->num_directions <= model->num_tensors);
     for (size_t layer = 0; layer < net->num_layers; layer++)
-        for (size_t direction = 0; direction < net->num_directions; direction++)
+        for (size_t direction = 0; direction < net->num_directions; direction++) {
             need(frnn_model_weights(model, layer, direction, &weights) == FRNN_OK);
+            need((weights.mask != NULL) == (net->mask_blocks > 0));
+            for (size_t i = 1; i < FRNN_MAX_DELAYS; i++)
+                need((weights.delayed[i - 1] != NULL) == (!net->dilated && i < net->num_delays));
+        }
     need(frnn_packed_size(net, &packed_size) == FRNN_OK);
     if (packed_size <= sizeof packed)
         need(frnn_model_pack(model, packed, packed_size) == FRNN_OK);
@@ -100,15 +104,19 @@ static void mutate(input *input) {
     static const char metadata[] = "\"__metadata__\":{},";
     static const char empty[] = TENSOR("x", "F32", "[0]", 0, 0) ",";
     static const char large[] = "18446744073709551615", wraps[] = "4611686018427387904";
+    static const char clocks[] = ", \\\"periods\\\": [1, 2], \\\"group_sizes\\\": [1, 1]";
+    static const char dilated[] = ", \\\"dilated\\\": true", mask[] = "recurrent_mask_l0";
     static const char *const pieces[] = {
-        "\"",        "{",         "}",          "[",      "]",         ",",       ":",
-        "\\",        "\\\"",      "0",          "1",      "8",         "-",       " ",
-        "true",      "false",     "F32",        "F64",    "I64",       "\x01",    "e9",
-        "_l0",       "_l1",       "_reverse",   "lstm",   "gru",       "mingru",  "leaky",
-        "_coupled",  "\\u0041",   "\xc3\xa9",   "relu",   "elu",       "BF16",    "alpha",
-        "\xed\xa0",  "weight_hr", "peephole",   "clip",   "proj_size", "_before", "0x1.8p+1",
-        "-0x0.0p+0", "(",         "0x1.8p-999", "affine", "p+1023",    ")",       ", 0x1.0p+0",
-        metadata,    empty,       large,        wraps};
+        "\"",        "{",         "}",          "[",       "]",         ",",        ":",
+        "\\",        "\\\"",      "0",          "1",       "8",         "-",        " ",
+        "true",      "false",     "F32",        "F64",     "I64",       "\x01",     "e9",
+        "_l0",       "_l1",       "_reverse",   "lstm",    "gru",       "mingru",   "leaky",
+        "_coupled",  "\\u0041",   "\xc3\xa9",   "relu",    "elu",       "BF16",     "alpha",
+        "\xed\xa0",  "weight_hr", "peephole",   "clip",    "proj_size", "_before",  "0x1.8p+1",
+        "-0x0.0p+0", "(",         "0x1.8p-999", "affine",  "p+1023",    ")",        ", 0x1.0p+0",
+        "_d2",       "_d",        "delays",     "periods", "_sizes",    "slower",   "full",
+        "BOOL",      ", 1",       ", 2]",       "[1, ",    "dilated",   "0x1.1p+1", "_mask",
+        metadata,    empty,       large,        wraps,     clocks,      dilated,    mask};
     if (input->header_size > input->size - 8)
         input->header_size = input->size - 8;
     if (input->header_size == 0)
@@ -151,6 +159,39 @@ static void mutate(input *input) {
             input->bytes[i] = (unsigned char)((uint64_t)input->header_size >> 8 * i);
 }
 
+/* A time structure, if the cell has it. */
+static void seed_structure(frnn_config *net) {
+    const frnn_config plain = *net;
+    switch (random_below(4)) {
+    case 0:
+        net->num_delays = 1 + random_below(4);
+        for (size_t i = 0, delay = 0; i < net->num_delays; i++) {
+            net->delays[i] = delay += 1 + random_below(3);
+            net->fractions[i] = random_below(4) > 0 ? 0 : 0.75;
+        }
+        break;
+    case 1:
+        net->dilated = 1;
+        net->num_delays = net->num_layers;
+        for (size_t i = 0; i < net->num_delays; i++)
+            net->delays[i] = 1 + random_below(9);
+        break;
+    case 2:
+        net->num_groups = 1 + random_below(2);
+        for (size_t i = 0; i < net->num_groups; i++) {
+            net->periods[i] = 1 + random_below(9);
+            net->group_sizes[i] = 2 / net->num_groups;
+        }
+        net->full = (int)random_below(2);
+        break;
+    default:
+        break;
+    }
+    net->mask_blocks = random_below(3) == 0;
+    if (frnn_config_check(net) != FRNN_OK)
+        *net = plain;
+}
+
 static void seed(input *input) {
     static char header[ROOM], tensors[ROOM];
     const frnn_cell cell = (frnn_cell)random_below(FRNN_CELL_COUNT);
@@ -170,9 +211,10 @@ static void seed(input *input) {
         net.gate_activation = (frnn_function){FRNN_HARD_SIGMOID, 1 / 6.0, 0.5};
         net.output_activation = (frnn_function){FRNN_ELU, 0.1, 0};
     }
-    const size_t data_size = build_net(header, tensors, &net, (int)random_below(2));
-    input->size = build_file(input->bytes, header, data_size);
-    input->header_size = input->size - 8 - data_size;
+    if (random_below(2))
+        seed_structure(&net);
+    input->size = build_model(input->bytes, header, tensors, &net, (int)random_below(2), NULL);
+    input->header_size = strlen(header);
 }
 
 int main(int argc, char **argv) {

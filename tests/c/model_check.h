@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What test_safetensors.c, test_architecture.c and test_model.c have in common: counted checks,
- * configurations, and files that are opened to be accepted or refused.
+ * What the tests of model files have in common: counted checks, configurations, and files that are
+ * opened to be accepted or refused.
  */
 #ifndef FRNN_MODEL_CHECK_H
 #define FRNN_MODEL_CHECK_H
@@ -83,7 +83,13 @@ static inline int same_config(const frnn_config *a, const frnn_config *b) {
            same_double(a->clip, b->clip) && same_double(a->cell_clip, b->cell_clip) &&
            same_function(&a->activation, &b->activation) &&
            same_function(&a->gate_activation, &b->gate_activation) &&
-           same_function(&a->output_activation, &b->output_activation);
+           same_function(&a->output_activation, &b->output_activation) &&
+           a->num_delays == b->num_delays && memcmp(a->delays, b->delays, sizeof a->delays) == 0 &&
+           memcmp(a->fractions, b->fractions, sizeof a->fractions) == 0 &&
+           a->dilated == b->dilated && a->num_groups == b->num_groups &&
+           memcmp(a->periods, b->periods, sizeof a->periods) == 0 &&
+           memcmp(a->group_sizes, b->group_sizes, sizeof a->group_sizes) == 0 &&
+           a->full == b->full && a->mask_blocks == b->mask_blocks;
 }
 
 static inline int is_lstm(frnn_cell cell) {
@@ -97,6 +103,71 @@ static inline frnn_function some_function(unsigned number) {
     function.alpha = parameters > 0 ? 1 / (3.0 + number) : 0;
     function.beta = parameters > 1 ? -1 / (7.0 + number) : 0;
     return function;
+}
+
+/* ---- Time structures ------------------------------------------------------------------------ */
+
+/* The largest number of columns that are not all 0 within 16 rows of a mask. */
+static inline size_t count_blocks(const frnn_config *net) {
+    const size_t outputs = net->proj_size > 0 ? net->proj_size : net->hidden_size;
+    size_t most = 0;
+    for (size_t part = 0; part < net->num_layers * net->num_directions; part++) {
+        size_t count = 0;
+        for (size_t block = 0; block < net->hidden_size; block += 16)
+            for (size_t output = 0; output < outputs; output++) {
+                int any = 0;
+                for (size_t unit = block; unit < block + 16 && unit < net->hidden_size; unit++)
+                    any |= in_mask(net, part, unit, output);
+                count += any != 0;
+            }
+        most = count > most ? count : most;
+    }
+    return most;
+}
+
+enum { STRUCTURES = 14 };
+
+/* One of several time structures, on a net of at least 5 units that has none so far. */
+static inline void set_structure(frnn_config *net, size_t number) {
+    static const struct {
+        size_t num_delays, delays[3];
+        double fractions[3];
+        int dilated;
+        size_t num_groups, periods[3];
+        int full, mask;
+    } structures[STRUCTURES] = {
+        {1, {7}, {0}, 0, 0, {0}, 0, 0},
+        {2, {1, 8}, {0}, 0, 0, {0}, 0, 0},
+        {3, {2, 3, 1000}, {0}, 0, 0, {0}, 0, 0},
+        {1, {1}, {0.125}, 0, 0, {0}, 0, 0},
+        {3, {1, 2, 4294967295}, {0.5, 7 / 3.0 - 2, 0x1p-20}, 0, 0, {0}, 0, 0},
+        {3, {8, 1, 8}, {0}, 1, 0, {0}, 0, 0},
+        {3, {3, 2, 1}, {0, 0.75, 0}, 1, 0, {0}, 0, 0},
+        {0, {0}, {0}, 0, 1, {3}, 0, 0},
+        {0, {0}, {0}, 0, 3, {1, 8, 2}, 0, 0},
+        {0, {0}, {0}, 0, 3, {16, 4, 4}, 1, 0},
+        {0, {0}, {0}, 0, 0, {0}, 0, 1},
+        {2, {1, 3}, {0}, 0, 0, {0}, 0, 1},
+        {3, {1, 5, 2}, {0}, 1, 0, {0}, 0, 1},
+        {0, {0}, {0}, 0, 3, {4, 1, 2}, 0, 1},
+    };
+    net->num_delays = structures[number].num_delays;
+    net->dilated = structures[number].dilated;
+    if (net->dilated)
+        net->num_delays = net->num_layers;
+    net->num_groups = structures[number].num_groups;
+    net->full = structures[number].full;
+    for (size_t i = 0; i < net->num_delays; i++) {
+        net->delays[i] = structures[number].delays[i];
+        net->fractions[i] = structures[number].fractions[i];
+    }
+    for (size_t i = 0; i < net->num_groups; i++) {
+        net->periods[i] = structures[number].periods[i];
+        net->group_sizes[i] = i < 2 ? i + 1 : net->hidden_size - 3;
+    }
+    if (net->num_groups == 1)
+        net->group_sizes[0] = net->hidden_size;
+    net->mask_blocks = structures[number].mask ? count_blocks(net) : 0;
 }
 
 static inline int report(void) {

@@ -18,8 +18,9 @@ for source in csrc/*.c csrc/simd/*.c; do
     "$compiler" "${flags[@]}" -c "$source" -o "$work/$(basename "$source" .c).o"
 done
 
-for test in test_safetensors test_model test_architecture test_library test_refusals test_train \
-    test_train_refusals test_ragged test_gated test_vmath; do
+for test in test_safetensors test_model test_architecture test_structure_keys \
+    test_structure_tensors test_library test_refusals test_train test_train_refusals test_ragged \
+    test_gated test_vmath; do
     echo "== $compiler $* $test"
     "$compiler" "${flags[@]}" "tests/c/$test.c" "$work"/*.o -lm -o "$work/program"
     "$work/program"

@@ -37,7 +37,8 @@ static const struct {
      "\"bidirectional\":false,\"num_layers\":1,\"activation\":\"relu\",\"format\":1,"
      "\"go_backwards\" : true,\"proj_size\":0,\"peephole\":false,\"clip\" :\"0x1.0p-1022\","
      "\"cell_clip\":\"0x0.0p+0\",\"gate_activation\": \"sigmoid\","
-     "\"output_activation\":\"tanh\"} ",
+     "\"output_activation\":\"tanh\", \"delays\" : [ 1 ] ,\"dilated\":false,"
+     "\"connectivity\": \"slower\"} ",
      TENSORS, 56, NULL},
     {"no bias", "{" REQUIRED ",\"bias\":false}", WEIGHTS, 40, NULL},
     {"other order of tensors", ARCHITECTURE, BIASES "," WEIGHTS, 56, NULL},
@@ -226,20 +227,20 @@ static void test_architectures(void) {
                build_file(file, "{\"__metadata__\":{\"format\":\"pt\"}," TENSORS "}", 56),
                "no metadata key 'fastrnn'");
 
-    /* An architecture of 1024 characters, and one more. */
+    /* An architecture of 4096 characters, and one more. */
     memset(long_text, 0, sizeof long_text);
     strcpy(long_text, ARCHITECTURE);
-    memset(long_text + strlen(long_text), ' ', 1024 - strlen(long_text));
+    memset(long_text + strlen(long_text), ' ', 4096 - strlen(long_text));
     build_header(header, long_text, TENSORS);
-    check_open(frnn_model_open, "1024 characters", build_file(file, header, 56), NULL);
+    check_open(frnn_model_open, "4096 characters", build_file(file, header, 56), NULL);
     strcat(long_text, " ");
     build_header(header, long_text, TENSORS);
-    check_open(frnn_model_open, "1025 characters", build_file(file, header, 56),
-               "more than 1024 characters");
-    sprintf(long_text, "{\"bias\":%1016s", "tru");
+    check_open(frnn_model_open, "4097 characters", build_file(file, header, 56),
+               "more than 4096 characters");
+    sprintf(long_text, "{\"bias\":%4088s", "tru");
     build_header(header, long_text, TENSORS);
-    check_open(frnn_model_open, "1024 characters, cut short", build_file(file, header, 56),
-               "'bias': true or false is expected at byte 1021");
+    check_open(frnn_model_open, "4096 characters, cut short", build_file(file, header, 56),
+               "'bias': true or false is expected at byte 4093");
 }
 
 /* ---- Fractions and activations -------------------------------------------------------------- */

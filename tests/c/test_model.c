@@ -11,9 +11,7 @@ static char header[ROOM], tensors[ROOM];
  * it is cut. */
 static void check_net(const frnn_config *net, int bias, size_t step) {
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
-    const size_t itemsize = net->dtype == FRNN_F32 ? 4 : 8;
-    const size_t data_size = build_net(header, tensors, net, bias);
-    const size_t size = build_file(file, header, data_size);
+    const size_t size = build_model(file, header, tensors, net, bias, NULL);
     frnn_model model;
     check_open(frnn_model_open, cell->name, size, NULL);
     if (frnn_model_open(&model, file, size) != FRNN_OK)
@@ -25,21 +23,24 @@ static void check_net(const frnn_config *net, int bias, size_t step) {
     CHECK(model.bytes == file && model.size == size, "%s", cell->name);
 
     frnn_weights weights[16];
-    const char *at = (const char *)file + size - data_size;
+    const char *at = (const char *)file + 8 + strlen(header);
     for (size_t i = 0; i < net->num_layers * net->num_directions; i++) {
         const size_t layer = i / net->num_directions, direction = i % net->num_directions;
-        const void *const *const pointers[SHAPES] = {
-            &weights[i].weight_ih, &weights[i].weight_hh, &weights[i].bias_ih, &weights[i].bias_hh,
-            &weights[i].alpha,     &weights[i].weight_hr, &weights[i].peephole};
+        const frnn_weights *const w = &weights[i];
         shape shapes[SHAPES];
         shapes_of(net, bias, layer, shapes);
         CHECK(frnn_model_weights(&model, layer, direction, &weights[i]) == FRNN_OK, "part %zu", i);
-        for (size_t w = 0; w < SHAPES; w++) {
-            const int present = shapes[w].rows > 0;
-            CHECK(*pointers[w] == (present ? at : NULL), "%s part %zu %s", cell->name, i,
-                  shapes[w].stem);
+        const void *pointers[SHAPES] = {w->weight_ih, w->weight_hh, w->bias_ih, w->bias_hh,
+                                        w->alpha,     w->weight_hr, w->peephole};
+        memcpy(pointers + PLAIN_SHAPES, w->delayed, sizeof w->delayed);
+        pointers[SHAPES - 1] = w->mask;
+        for (size_t k = 0; k < SHAPES; k++) {
+            const int present = shapes[k].rows > 0;
+            const size_t columns = shapes[k].columns > 0 ? shapes[k].columns : 1;
+            CHECK(pointers[k] == (present ? at : NULL), "%s part %zu %s %zu", cell->name, i,
+                  shapes[k].stem, shapes[k].delay);
             if (present)
-                at += shapes[w].rows * (shapes[w].columns > 0 ? shapes[w].columns : 1) * itemsize;
+                at += shapes[k].rows * columns * itemsize_of(net, &shapes[k]);
         }
     }
     frnn_weights ignored;
@@ -97,6 +98,29 @@ static void test_nets(void) {
     }
 }
 
+/* Every structure of every cell that has it. */
+static void test_structures(void) {
+    size_t nets = 0;
+    for (size_t c = 0; c < FRNN_CELL_COUNT; c++) {
+        for (size_t number = 0; number < STRUCTURES; number++) {
+            for (unsigned bits = 0; bits < 16; bits++) {
+                frnn_config net = FRNN_CONFIG((frnn_cell)c, 3, bits & 8 ? 18 : 5);
+                net.dtype = bits & 1 ? FRNN_F64 : FRNN_F32;
+                net.num_layers = bits & 2 ? 3 : 1;
+                net.num_directions = bits & 4 ? 2 : 1;
+                if (bits >= 8)
+                    set_options(&net, bits);
+                set_structure(&net, number);
+                if (frnn_config_check(&net) != FRNN_OK)
+                    continue;
+                check_net(&net, bits % 3 > 0, bits == 0 ? 1 : 997);
+                nets++;
+            }
+        }
+    }
+    CHECK(nets > 1000, "%zu nets", nets);
+}
+
 /* The largest number of layers that fits, and what frnn_model_pack makes of it. */
 static void test_deep_net(void) {
     frnn_config net = FRNN_CONFIG(FRNN_CELL_RNN, 1, 1);
@@ -135,6 +159,13 @@ static void test_changed(void) {
     model.config = net;
     model.config.hidden_size = 2;
     CHECK(frnn_model_weights(&model, 0, 0, &weights) == FRNN_E_FILE, "other shapes");
+    model.config = net;
+    model.config.num_delays = 2;
+    model.config.delays[0] = 1, model.config.delays[1] = 2;
+    CHECK(frnn_model_weights(&model, 0, 0, &weights) == FRNN_E_FILE, "other delays");
+    model.config = net;
+    model.config.mask_blocks = 1;
+    CHECK(frnn_model_weights(&model, 0, 0, &weights) == FRNN_E_FILE, "a mask");
     model.config = net;
 
     char *shape = strstr((char *)file + 8, "[1]");
@@ -186,6 +217,7 @@ static void test_alpha(void) {
 
 int main(void) {
     test_nets();
+    test_structures();
     test_deep_net();
     test_changed();
     test_alpha();

@@ -243,7 +243,7 @@ static inline void backward(const task *t, manner how, const back_call *c, size_
 /* Where stretches begin and end: cuts[0] = 0 to cuts[count] = steps. All but the first are whole
  * checkpoint units. */
 static inline size_t *cut(size_t steps, size_t batch, size_t units, size_t *count) {
-    const size_t unit = frnn_checkpoint_unit(batch);
+    const size_t unit = frnn_checkpoint_unit(net, batch);
     size_t *const cuts = memory((STRETCHES + 1) * sizeof *cuts);
     size_t ends[STRETCHES], n = 0, left = steps;
     do {

@@ -19,7 +19,7 @@ typedef struct units_back {
     const real *vectors; /* vector_size elements apart, dvectors dvector_size */
     size_t vector_size, dvector_size;
     const real *dh, *dy; /* dy may be NULL */
-    const real *reset_dh;
+    const real *reset_dh, *reset_sum;
     real *carry, *dvectors;
     real *dz; /* slots lie hidden_size apart */
     size_t dz_gate;
@@ -70,6 +70,7 @@ INLINE void recur_group_back(const int gates, const frnn_step_back *s, size_t bl
         .k = s->hidden_size,
         .a = (const real *)s->dz_next + s->row_begin * s->dz_row,
         .a_row = (ptrdiff_t)s->dz_row,
+        .a_gate = s->dz_gate,
         .w = (const real *)s->w_hh + block * s->hidden_size * FRNN_BLOCK,
         .w_gate = ((s->hidden_size - 1) / FRNN_BLOCK + 1) * s->hidden_size * FRNN_BLOCK,
         .out = (real *)s->dh + s->row_begin * s->ld + block * FRNN_BLOCK,
@@ -105,7 +106,7 @@ INLINE void step_units_back(const int slots, const frnn_step_back *s, size_t fir
             units_back u = {
                 .count = frnn_min(s->hidden_size - unit, FRNN_BLOCK),
                 .dh = (const real *)s->dh + at,
-                .dz_gate = s->hidden_size,
+                .dz_gate = s->dz_gate,
             };
             if (!initial) {
                 u.gates = (const real *)s->gates + row * s->gates_row + unit * (size_t)slots;
@@ -121,9 +122,11 @@ INLINE void step_units_back(const int slots, const frnn_step_back *s, size_t fir
                 u.carry = (real *)s->carry + at;
             if (s->reset_dh != NULL)
                 u.reset_dh = (const real *)s->reset_dh + at;
+            if (s->delays > 1)
+                u.reset_sum = (const real *)s->reset_sum + at;
             if (s->vectors != NULL) {
                 u.vectors = (const real *)s->vectors + unit;
-                u.vector_size = (s->hidden_size + FRNN_BLOCK - 1) / FRNN_BLOCK * FRNN_BLOCK;
+                u.vector_size = s->vector_size;
             }
             if (s->dvectors != NULL) {
                 u.dvectors = (real *)s->dvectors + at;

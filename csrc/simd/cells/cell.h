@@ -42,7 +42,7 @@ INLINE units units_at(const int slots, const frnn_step *s, size_t row, size_t bl
     const size_t unit = block * FRNN_BLOCK, at = row * s->ld + unit;
     units u = {
         .gates = (real *)s->gates + row * s->gates_row + unit * (size_t)slots,
-        .h_prev = (const real *)s->h_prev + row * s->h_prev_row + unit,
+        .h_prev = (const real *)s->h_prev + row * s->past_row + unit,
         .h = (real *)s->h + at,
     };
     if (s->c != NULL) {
@@ -51,10 +51,10 @@ INLINE units units_at(const int slots, const frnn_step *s, size_t row, size_t bl
     }
     if (s->vectors != NULL) {
         u.vectors = (const real *)s->vectors + unit;
-        u.vector_size = (s->hidden_size + FRNN_BLOCK - 1) / FRNN_BLOCK * FRNN_BLOCK;
+        u.vector_size = s->vector_size;
     }
-    if (s->reset_h != NULL)
-        u.reset_h = (real *)s->reset_h + at;
+    if (s->reset_pieces != NULL) /* the cast is safe: the driver's scratch */
+        u.reset_h = (real *)(uintptr_t)s->reset_pieces[0].past + at;
     return u;
 }
 
@@ -104,19 +104,29 @@ INLINE void step_input(const int gates, const int slots, const frnn_step *s, siz
     }
 }
 
-/* The product is shared by the cells of one number of gates, so it is not inlined into each. */
+/* The recurrent product, of a matrix that is stored whole or in lists. */
+INLINE void recur(const int gates, const int slots, const int first, const frnn_step *s,
+                  const void *w, const frnn_piece *pieces, size_t past_row, size_t block,
+                  size_t panels) {
+    if (s->lists == NULL)
+        recur_group(gates, slots, first, s, w, pieces, past_row, block, panels);
+    else
+        recur_lists(gates, slots, first, s, w, pieces, past_row, block, panels);
+}
+
+/* It is shared by the cells of one number of gates, so it is not inlined into each. */
 typedef void (*recur_function)(const frnn_step *s, size_t block, size_t panels);
 
 static void recur_1(const frnn_step *s, size_t block, size_t panels) {
-    recur_group(1, 1, 0, s, s->w_hh, s->h_prev, s->h_prev_row, block, panels);
+    recur(1, 1, 0, s, s->w_hh, s->pieces, s->past_row, block, panels);
 }
 
 static void recur_3(const frnn_step *s, size_t block, size_t panels) {
-    recur_group(3, 4, 0, s, s->w_hh, s->h_prev, s->h_prev_row, block, panels);
+    recur(3, 4, 0, s, s->w_hh, s->pieces, s->past_row, block, panels);
 }
 
 static void recur_4(const frnn_step *s, size_t block, size_t panels) {
-    recur_group(4, 4, 0, s, s->w_hh, s->h_prev, s->h_prev_row, block, panels);
+    recur(4, 4, 0, s, s->w_hh, s->pieces, s->past_row, block, panels);
 }
 
 /* What a step does: for a group of blocks the input part, if that is still to be done, of
@@ -184,7 +194,8 @@ static void emit(const frnn_emit *s) {
         for (size_t i = 0; i < s->count; i += FRNN_BLOCK) {
             for (int j = 0; j < FRNN_BLOCK; j += VL)
                 vstore(h + i + j, vflush(vload(h + i + j)));
-            store_output(y + i, h + i, frnn_min(s->count - i, FRNN_BLOCK));
+            if (s->y != NULL)
+                store_output(y + i, h + i, frnn_min(s->count - i, FRNN_BLOCK));
         }
     }
 }

@@ -94,13 +94,17 @@ FRNN_DEFINE_BACK_PLAIN(gru, 3, 4, recur_back_3, saved_hidden, gru_back)
 /* ---- reset before --------------------------------------------------------------------------- */
 
 static void recur_2_of_3(const frnn_step *s, size_t block, size_t panels) {
-    recur_group(2, 4, 0, s, s->w_hh, s->h_prev, s->h_prev_row, block, panels);
+    recur(2, 4, 0, s, s->w_hh, s->pieces, s->past_row, block, panels);
 }
 
+/* The matrix of the last gate lies behind that of the others, which has two blocks for each of its
+ * own. */
 static void recur_last_of_3(const frnn_step *s, size_t block, size_t panels) {
     const size_t blocks = (s->hidden_size + FRNN_BLOCK - 1) / FRNN_BLOCK;
-    const real *w = (const real *)s->w_hh + blocks * s->hidden_size * 2 * FRNN_BLOCK;
-    recur_group(1, 4, GRU_U, s, w, s->reset_h, s->ld, block, panels);
+    const size_t columns =
+        s->lists == NULL ? blocks * s->recurrent_size : s->lists->begin[blocks] * s->num_pieces;
+    const real *w = (const real *)s->w_hh + columns * 2 * FRNN_BLOCK;
+    recur(1, 4, GRU_U, s, w, s->reset_pieces, s->ld, block, panels);
 }
 
 INLINE void gru_reset_state(const units *u, const frnn_config *net, const int plain,
@@ -128,6 +132,19 @@ INLINE void gru_reset_output(const units *u, const frnn_config *net, const int p
     }
 }
 
+/* r * h of delays after the first. */
+INLINE void gru_reset_past(const frnn_step *s) {
+    for (size_t i = 1; i < s->num_pieces; i++)
+        for (size_t row = s->row_begin; row < s->row_end; row++) {
+            const real *past = (const real *)s->pieces[i].past + row * s->past_row;
+            const real *r = (const real *)s->gates + row * s->gates_row + GRU_R * FRNN_BLOCK;
+            real *reset = (real *)(uintptr_t)s->reset_pieces[i].past + row * s->ld;
+            for (size_t at = 0; at < s->block_end * FRNN_BLOCK; at += FRNN_BLOCK)
+                for (int j = 0; j < FRNN_BLOCK; j += VL)
+                    vstore(reset + at + j, vmul(vload(r + at * 4 + j), vload(past + at + j)));
+        }
+}
+
 /* The parts of a step: r and z of all units, then n. h is not an output of the first. */
 INLINE void gru_reset_before_parts(const frnn_step *s, const int plain, const int save) {
     const step_parts gates = {3, 2, 4, recur_2_of_3, gru_reset_state, NULL};
@@ -135,6 +152,7 @@ INLINE void gru_reset_before_parts(const frnn_step *s, const int plain, const in
     frnn_step first = *s;
     first.y = NULL;
     step_groups(gates, &first, plain, save);
+    gru_reset_past(s);
     step_groups(candidate, s, plain, save);
 }
 
@@ -177,30 +195,82 @@ INLINE void gru_reset_before_reset_back(const units_back *u, const frnn_config *
         const vreal arrived = vload(u->reset_dh + j);
         const vreal inner = gate_slope(net, plain, r);
         vstore(u->carry + j, vflush(vfma(arrived, r, vload(u->carry + j))));
-        leave(u, 0, j, vmul(arrived, vmul(vload(u->c_prev + j), inner)));
+        if (u->reset_sum == NULL) {
+            leave(u, 0, j, vmul(arrived, vmul(vload(u->c_prev + j), inner)));
+            continue;
+        }
+        const vreal sum = vfma(arrived, vload(u->c_prev + j), vload(u->reset_sum + j));
+        leave(u, 0, j, vmul(sum, inner));
+        leave(u, 3, j, r);
     }
 }
 
-static void gru_reset_before_step_back(const frnn_step_back *s) {
-    const size_t blocks = (s->hidden_size + FRNN_BLOCK - 1) / FRNN_BLOCK;
-    const size_t matrix = blocks * s->hidden_size * FRNN_BLOCK;
-    const back_parts gates = {2, 4, recur_back_2, gru_reset_before_new_back};
-    step_groups_back(gates, s, 0);
-    if (s->dz == NULL)
-        return;
+/* What arrives at r * h of a delay. */
+static void reset_product_back(const frnn_step_back *s, size_t blocks, size_t delay, void *out) {
     const frnn_project_back candidate = {
         .rows = s->row_end - s->row_begin,
         .k = s->hidden_size,
         .blocks = blocks,
         .gates = 1,
-        .a = (const real *)s->dz + s->row_begin * s->dz_row + 2 * s->hidden_size,
+        .a = (const real *)s->dz + s->row_begin * s->dz_row + 2 * s->dz_gate,
         .a_row = (ptrdiff_t)s->dz_row,
-        .w = (const real *)s->w_hh + 2 * matrix,
-        .out = (real *)s->reset_dh + s->row_begin * s->ld,
+        .w = (const real *)s->w_hh + delay * s->delay_matrix +
+             2 * blocks * s->hidden_size * FRNN_BLOCK,
+        .out = (real *)out + s->row_begin * s->ld,
         .out_row = (ptrdiff_t)s->ld,
         .partial = (real *)s->partial + s->row_begin * FRNN_PARTIAL,
     };
     project_back(&candidate);
+}
+
+static void reset_lists_back(const frnn_step_back *s, size_t blocks, size_t delay, void *out) {
+    const size_t others = (size_t)s->lists->begin[blocks] * s->delays * 2 * FRNN_BLOCK;
+    for (size_t row = s->row_begin; row < s->row_end; row++) {
+        const frnn_lists_back candidate = {
+            .hidden_size = s->hidden_size,
+            .k = s->hidden_size,
+            .blocks = blocks,
+            .gates = 1,
+            .a = (const real *)s->dz + row * s->dz_row + 2 * s->dz_gate,
+            .lists = s->lists,
+            .w = (const real *)s->w_hh + others,
+            .piece = delay,
+            .pieces = s->delays,
+            .lanes = s->lanes,
+            .out = (real *)out + row * s->ld,
+        };
+        lists_back(&candidate);
+    }
+}
+
+static void reset_back(const frnn_step_back *s, size_t blocks, size_t delay, void *out) {
+    (s->lists != NULL ? reset_lists_back : reset_product_back)(s, blocks, delay, out);
+}
+
+/* What r gets from delays after the first: the sum of what arrives there times what they read. */
+static void reset_sum_back(const frnn_step_back *s, size_t blocks) {
+    const size_t rows = s->row_end - s->row_begin, size = s->row_end * s->ld;
+    real *const sum = (real *)s->reset_sum + s->row_begin * s->ld;
+    for (size_t i = 1; i < s->delays; i++) {
+        const real *past = (const real *)s->past + (i - 1) * size + s->row_begin * s->ld;
+        const real *more = (const real *)s->reset_more + s->row_begin * s->ld;
+        reset_back(s, blocks, i, s->reset_more);
+        if (i == 1)
+            memset(sum, 0, rows * s->ld * sizeof(real));
+        for (size_t row = 0; row < rows; row++)
+            add_product_array(more + row * s->ld, past + row * s->ld, sum + row * s->ld,
+                              blocks * FRNN_BLOCK);
+    }
+}
+
+static void gru_reset_before_step_back(const frnn_step_back *s) {
+    const size_t blocks = (s->hidden_size + FRNN_BLOCK - 1) / FRNN_BLOCK;
+    const back_parts gates = {2, 4, recur_back_2, gru_reset_before_new_back};
+    step_groups_back(gates, s, 0);
+    if (s->dz == NULL)
+        return;
+    reset_back(s, blocks, 0, s->reset_dh);
+    reset_sum_back(s, blocks);
     step_units_back(4, s, 0, blocks, gru_reset_before_reset_back, 0, 0);
 }
 

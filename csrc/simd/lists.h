@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Products with a masked recurrent matrix, of which only the blocks of 16 units by one column are
+ * stored that are not empty (see frnn_lists). The chains are those of the whole matrix without the
+ * steps that would add zero.
+ */
+
+/* The most chains in flight: of the accumulators of AVX2's 16 registers, AVX-512's 32. */
+#if defined(FRNN_ISA_AVX512)
+#define LIST_CHAINS 16
+#elif defined(FRNN_ISA_AVX2)
+#define LIST_CHAINS 8
+#else
+#define LIST_CHAINS 1
+#endif
+#define LIST_ROWS   6
+#define LIST_BLOCKS 8
+
+typedef struct list_product {
+    const frnn_piece *pieces;
+    size_t num_pieces, row, past_row;
+    const uint32_t *columns[LIST_BLOCKS]; /* of each block */
+    size_t counts[LIST_BLOCKS];
+    const real *w[LIST_BLOCKS];
+    real *out[LIST_BLOCKS]; /* of the first row; the sums are added to it */
+    size_t out_row;
+    int apart; /* the last gate is put there instead */
+} list_product;
+
+/* The next block of a list for some rows. */
+INLINE void list_step(const int rows, const int width, const real *a, size_t past_row,
+                      uint32_t column, const real *w, vreal sum[][4 * VECTORS]) {
+    UNROLL for (int r = 0; r < rows; r++) {
+        const vreal factor = vset1(a[(size_t)r * past_row + column]);
+        UNROLL for (int v = 0; v < width; v++) sum[r][v] =
+            vfma(factor, vload(w + v * VL), sum[r][v]);
+    }
+}
+
+/* `rows` rows of `blocks` blocks, both constants; one of them is 1. */
+INLINE void list_tile(const int rows, const int blocks, const int gates, const list_product *p) {
+    enum { MOST = LIST_ROWS > LIST_BLOCKS ? LIST_ROWS : LIST_BLOCKS };
+    const int width = gates * VECTORS;
+    vreal sum[MOST][4 * VECTORS];
+    const real *w[LIST_BLOCKS];
+    UNROLL for (int i = 0; i < rows * blocks; i++) {
+        UNROLL for (int v = 0; v < width; v++) sum[i][v] = vzero();
+    }
+    UNROLL for (int b = 0; b < blocks; b++) w[b] = p->w[b];
+    size_t least = p->counts[0];
+    UNROLL for (int b = 1; b < blocks; b++) least = frnn_min(least, p->counts[b]);
+    for (size_t i = 0; i < p->num_pieces; i++) {
+        const real *const a = (const real *)p->pieces[i].past + p->row * p->past_row;
+        for (size_t n = 0; n < least; n++) {
+            UNROLL for (int b = 0; b < blocks; b++) {
+                list_step(rows, width, a, p->past_row, p->columns[b][n], w[b], sum + b);
+                w[b] += gates * FRNN_BLOCK;
+            }
+        }
+        UNROLL for (int b = 0; b < blocks; b++) { /* what longer lists have more */
+            const uint32_t *column = p->columns[b] + least, *end = p->columns[b] + p->counts[b];
+            for (; column < end; column++, w[b] += gates * FRNN_BLOCK)
+                list_step(rows, width, a, p->past_row, *column, w[b], sum + b);
+        }
+    }
+    UNROLL for (int i = 0; i < rows * blocks; i++) {
+        real *out = rows > 1 ? p->out[0] + (size_t)i * p->out_row : p->out[i];
+        UNROLL for (int v = 0; v < width; v++) {
+            const int put = p->apart && v / VECTORS == gates - 1;
+            vstore(out + v * VL, put ? sum[i][v] : vadd(vload(out + v * VL), sum[i][v]));
+        }
+    }
+}
+
+/* The widest tiles: rows of one block, or blocks of one row. */
+#define LIST_MOST(gates, most)                                                                     \
+    (LIST_CHAINS / ((gates) * VECTORS) < 2        ? 1                                              \
+     : LIST_CHAINS / ((gates) * VECTORS) < (most) ? LIST_CHAINS / ((gates) * VECTORS)              \
+                                                  : (most))
+
+INLINE void recur_lists(const int gates, const int slots, const int first, const frnn_step *s,
+                        const void *weights, const frnn_piece *pieces, size_t past_row,
+                        size_t block, size_t panels) {
+    enum { B1 = LIST_MOST(1, 8), B2 = LIST_MOST(2, 8), B3 = LIST_MOST(3, 8), B4 = LIST_MOST(4, 8) };
+    enum { R1 = LIST_MOST(1, 6), R2 = LIST_MOST(2, 6), R3 = LIST_MOST(3, 6), R4 = LIST_MOST(4, 6) };
+    const int most_blocks = gates == 1 ? B1 : gates == 2 ? B2 : gates == 3 ? B3 : B4;
+    const int most_rows = gates == 1 ? R1 : gates == 2 ? R2 : gates == 3 ? R3 : R4;
+    const size_t rows = s->row_end - s->row_begin, end = block + panels / (size_t)gates;
+    list_product p = {
+        .pieces = pieces,
+        .num_pieces = s->num_pieces,
+        .past_row = past_row,
+        .out_row = s->gates_row,
+        .apart = first + gates == slots - 1,
+    };
+    while (block < end) {
+        const size_t blocks = rows == 1 && end - block >= (size_t)most_blocks ? most_blocks : 1;
+        for (size_t b = 0; b < blocks; b++) {
+            const size_t begin = s->lists->begin[block + b];
+            p.columns[b] = s->lists->columns + begin;
+            p.counts[b] = s->lists->begin[block + b + 1] - begin;
+            p.w[b] = (const real *)weights + begin * s->num_pieces * (size_t)gates * FRNN_BLOCK;
+        }
+        for (size_t row = s->row_begin; row < s->row_end;) {
+            const size_t left = s->row_end - row;
+            for (size_t b = 0; b < blocks; b++)
+                p.out[b] = (real *)s->gates + row * s->gates_row +
+                           ((block + b) * (size_t)slots + (size_t)first) * FRNN_BLOCK;
+            p.row = row;
+            if (blocks > 1) {
+                list_tile(1, most_blocks, gates, &p);
+                row++;
+            } else if (most_rows > 1 && left >= (size_t)most_rows) {
+                list_tile(most_rows, 1, gates, &p);
+                row += (size_t)most_rows;
+            } else {
+                list_tile(1, 1, gates, &p);
+                row++;
+            }
+        }
+        block += blocks;
+    }
+}
+
+/* ---- Backward ------------------------------------------------------------------------------ */
+
+/* A lane for each unit of a block: what they give is added up when all blocks have given. */
+INLINE void lists_back_gates(const int gates, const frnn_lists_back *s) {
+    const size_t panel = (size_t)gates * FRNN_BLOCK;
+    real *const lanes = s->lanes, *const out = s->out;
+    memset(lanes, 0, s->k * FRNN_BLOCK * sizeof(real));
+    for (size_t block = 0; block < s->blocks; block++) {
+        const size_t begin = s->lists->begin[block], count = s->lists->begin[block + 1] - begin;
+        const size_t unit = block * FRNN_BLOCK, units = frnn_min(s->hidden_size - unit, FRNN_BLOCK);
+        const real *w = (const real *)s->w + (begin * s->pieces + count * s->piece) * panel;
+        vreal a[4 * VECTORS];
+        UNROLL for (int g = 0; g < gates; g++) {
+            const size_t slot = g == gates - 1 ? s->last : (size_t)g;
+            const real *from = (const real *)s->a + slot * s->hidden_size + unit;
+            UNROLL for (int v = 0; v < VECTORS; v++) {
+                const size_t at = (size_t)v * VL;
+                a[g * VECTORS + v] =
+                    at < units ? vload_n(from + at, frnn_min(VL, units - at)) : vzero();
+            }
+        }
+        for (size_t n = 0; n < count; n++, w += panel) {
+            real *sum = lanes + s->lists->columns[begin + n] * FRNN_BLOCK;
+            UNROLL for (int v = 0; v < VECTORS; v++) {
+                vreal total = vload(sum + v * VL);
+                UNROLL for (int g = 0; g < gates; g++) total =
+                    vfma(a[g * VECTORS + v], vload(w + g * FRNN_BLOCK + v * VL), total);
+                vstore(sum + v * VL, total);
+            }
+        }
+    }
+    for (size_t k = 0; k < s->k; k++) {
+        const real *lane = lanes + k * FRNN_BLOCK;
+        real half[FRNN_BLOCK / 2];
+        for (int i = 0; i < 8; i++)
+            half[i] = lane[i] + lane[i + 8];
+        for (int width = 4; width > 0; width /= 2)
+            for (int i = 0; i < width; i++)
+                half[i] += half[i + width];
+        out[k] = half[0];
+    }
+}
+
+static void lists_back(const frnn_lists_back *s) {
+    switch (s->gates) {
+    case 1:
+        lists_back_gates(1, s);
+        break;
+    case 2:
+        lists_back_gates(2, s);
+        break;
+    case 3:
+        lists_back_gates(3, s);
+        break;
+    default:
+        lists_back_gates(4, s);
+    }
+}
+
+#define LIST_COLUMNS 8
+
+/* One chain of `count` columns of a block for one gate. */
+INLINE void lists_outer_tile(const int count, const frnn_lists_outer *s, size_t rows, const real *a,
+                             const real *b, const uint32_t *columns, real *c,
+                             const unsigned char *mask, size_t units) {
+    vreal sum[LIST_COLUMNS][VECTORS];
+    UNROLL for (int n = 0; n < count; n++) {
+        UNROLL for (int v = 0; v < VECTORS; v++) sum[n][v] = vzero();
+    }
+    for (size_t r = 0; r < rows; r++, a += s->a_row, b += s->b_row) {
+        UNROLL for (int n = 0; n < count; n++) {
+            const vreal factor = vset1(b[columns[n]]);
+            UNROLL for (int v = 0; v < VECTORS; v++) sum[n][v] =
+                vfma(factor, vload(a + v * VL), sum[n][v]);
+        }
+    }
+    UNROLL for (int n = 0; n < count; n++) {
+        real lanes[FRNN_BLOCK];
+        UNROLL for (int v = 0; v < VECTORS; v++) vstore(lanes + v * VL, sum[n][v]);
+        for (size_t unit = 0; unit < units; unit++) {
+            const size_t at = unit * s->c_row + columns[n];
+            if (mask[at])
+                c[at] += lanes[unit];
+        }
+    }
+}
+
+static void lists_outer(const frnn_lists_outer *s) {
+    for (size_t begin = 0; begin < s->rows; begin += s->chain) {
+        const size_t rows = frnn_min(s->chain, s->rows - begin);
+        const real *b = (const real *)s->b + begin * s->b_row;
+        for (size_t gate = 0; gate < s->gates; gate++)
+            for (size_t block = 0; block < s->blocks; block++) {
+                const size_t at = gate * s->hidden_size + block * FRNN_BLOCK;
+                const size_t units = frnn_min(s->hidden_size - block * FRNN_BLOCK, FRNN_BLOCK);
+                const real *a = (const real *)s->a + begin * s->a_row + at;
+                real *c = (real *)s->c + at * s->c_row;
+                const unsigned char *mask = s->mask + block * FRNN_BLOCK * s->c_row;
+                const uint32_t *columns = s->lists->columns + s->lists->begin[block];
+                size_t left = s->lists->begin[block + 1] - s->lists->begin[block];
+                for (; left >= LIST_COLUMNS; left -= LIST_COLUMNS, columns += LIST_COLUMNS)
+                    lists_outer_tile(LIST_COLUMNS, s, rows, a, b, columns, c, mask, units);
+                for (; left > 0; left--, columns++)
+                    lists_outer_tile(1, s, rows, a, b, columns, c, mask, units);
+            }
+    }
+}
+
+static void blend(const frnn_blend *s) {
+    const vreal fraction = vset1((real)s->fraction);
+    for (size_t i = 0; i < s->count; i += VL) {
+        const vreal a = vload((const real *)s->a + i), b = vload((const real *)s->b + i);
+        vstore((real *)s->out + i, vfma(fraction, vsub(b, a), a));
+    }
+}
