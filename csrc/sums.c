@@ -333,37 +333,48 @@ static void sum_matrix(const frnn_part_back *run, const frnn_back_chunk *chunk, 
                   m->columns, c + together * H * m->columns * run->itemsize, add);
 }
 
-/* The same of a masked recurrent matrix, where it has blocks. */
-static void sum_lists(const frnn_part_back *run, const frnn_back_chunk *chunk, const char *dz,
-                      const matrix_sum *m, char *c, int add) {
-    const frnn_part *part = run->part;
-    const size_t H = part->hidden_size, row = frnn_dz_row(part), gate = H * m->columns;
-    const int split = m->last_with != m->with;
+/* c += the sum over the rows of a chunk of outer products where a mask has connections, of `gates`
+ * gates; as sum_outer. */
+static void sum_outer_lists(const frnn_part_back *run, const frnn_back_chunk *chunk, const char *a,
+                            size_t gates, const matrix_sum *m, const char *b, char *c) {
+    const int by_visit = run->batch > FRNN_SUM_ROWS;
     frnn_lists_outer outer = {
         .rows = chunk->rows,
         .chain = chain_rows(run->batch),
-        .hidden_size = H,
-        .blocks = part->blocks,
-        .gates = split ? part->gates - 1 : part->gates,
-        .a = dz,
-        .a_row = row,
-        .b = m->with,
+        .hidden_size = run->part->hidden_size,
+        .blocks = run->part->blocks,
+        .gates = gates,
+        .a_row = frnn_dz_row(run->part),
         .b_row = m->with_row,
         .lists = &run->lists,
         .mask = run->mask,
         .c = c,
         .c_row = m->columns,
     };
-    if (!add)
-        memset(c, 0, part->gates * gate * run->itemsize);
-    run->kernels->lists_outer(&outer);
-    if (split) {
-        outer.a = dz + outer.gates * H * run->itemsize;
-        outer.b = m->last_with;
-        outer.c = c + outer.gates * gate * run->itemsize;
-        outer.gates = 1;
+    for (size_t i = 0; i < (by_visit ? chunk->count : 1); i++) {
+        outer.a = a;
+        outer.b = b;
+        if (by_visit)
+            outer.rows = frnn_back_rows(run, chunk->first + i);
         run->kernels->lists_outer(&outer);
+        a += outer.rows * outer.a_row * run->itemsize;
+        b += outer.rows * outer.b_row * run->itemsize;
     }
+}
+
+/* The gradient of a masked recurrent matrix, where it has blocks. */
+static void sum_lists(const frnn_part_back *run, const frnn_back_chunk *chunk, const char *dz,
+                      const matrix_sum *m, char *c, int add) {
+    const frnn_part *part = run->part;
+    const size_t gate = part->hidden_size * m->columns * run->itemsize;
+    const int split = m->last_with != m->with;
+    const size_t together = split ? part->gates - 1 : part->gates;
+    if (!add)
+        memset(c, 0, part->gates * gate);
+    sum_outer_lists(run, chunk, dz, together, m, m->with, c);
+    if (split)
+        sum_outer_lists(run, chunk, dz + together * part->hidden_size * run->itemsize, 1, m,
+                        m->last_with, c + together * gate);
 }
 
 /* r * h of a delay after the first; r lies in dz. */

@@ -137,8 +137,8 @@ cdef class Net:
             self.gates * hidden_size * (<double> input_size + self.width) + hidden_size)
 
     def pack(self, list weights, list masks=None):
-        """Packs a list of (weight_ih, weight_hh, bias_ih, bias_hh, alpha, weight_hr, peephole, those
-        of the delays after the first ...), each an array or None: layer by layer, forward before
+        """Packs a list of (weight_ih, weight_hh, bias_ih, bias_hh, alpha, weight_hr, peephole, and
+        those of later delays), each an array or None: layer by layer, forward before
         reverse; and masks [H, O] of booleans likewise. Returns a new Net, which shares the
         workspaces of this one."""
         cdef Net net = Net.__new__(Net)
@@ -262,7 +262,7 @@ cdef class Net:
                     ragged = Ragged(lengths, reset, bx.shape[1 if batch_first else 0],
                                     1 if bx.ndim == 2 else bx.shape[0 if batch_first else 1])
                 space = self.workspace(&bx, &by, batch_first, parallel_time, ragged)
-                for i in range(len(state)):
+                for i in range(<size_t> len(state)):
                     space.exchange(self, i, state[i], True)
                 if tape is None:
                     self.run_pieces(&space.run)

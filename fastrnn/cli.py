@@ -10,7 +10,7 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 import fastrnn
-from fastrnn import _core
+from fastrnn import _core, _structure
+from fastrnn._base import Layer
 
 INTERRUPTED = 130  # as a shell reports SIGINT
 PIPE_CLOSED = 141  # and SIGPIPE
@@ -71,9 +72,22 @@ def _load_state(path: Path, names: tuple[str, ...]) -> Any:
     return arrays if len(arrays) > 1 else arrays[0]
 
 
+def _state_names(layer: Layer) -> tuple[str, ...]:
+    """The arrays of a state, in their order."""
+    return ("h", "c")[: layer._states] + (("clock",) if layer.periods is not None else ())
+
+
 def info(args: argparse.Namespace) -> int:
-    """Print versions, instruction sets and build."""
-    rows = {
+    """Print versions, instruction sets and build, or what is in a model file."""
+    rows = _build_rows() if args.model is None else _model_rows(args.model)
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        print(f"{name:<{width}}{value}")
+    return 0
+
+
+def _build_rows() -> dict[str, object]:
+    rows: dict[str, object] = {
         "fastrnn": fastrnn.__version__,
         "Python": f"{platform.python_version()} ({platform.machine()}, {platform.system()})",
         "NumPy": np.__version__,
@@ -82,10 +96,39 @@ def info(args: argparse.Namespace) -> int:
         "threads": fastrnn.get_num_threads(),
     }
     rows.update((name.replace("_", " "), value) for name, value in _core.build_info().items())
-    width = max(map(len, rows)) + 2
-    for name, value in rows.items():
-        print(f"{name:<{width}}{value}")
-    return 0
+    return rows
+
+
+def _model_rows(path: Path) -> dict[str, object]:
+    """What a model file holds, with its time structure and the state that it takes."""
+    with _concerning(path, ValueError):
+        layer = fastrnn.load(path)
+    rows: dict[str, object] = {
+        "layer": repr(layer),
+        "dtype": layer.dtype.name,
+        "parameters": sum(array.size for array in layer.parameters().values()),
+    }
+    if isinstance(layer, fastrnn.DilatedRNN):
+        rows["dilations"] = _listed(layer.dilations)
+    elif layer.delays != _structure.PLAIN_DELAYS:
+        rows["delays"] = _listed(layer.delays)
+    if layer.periods is not None and layer.group_sizes is not None:
+        rows["periods"] = _listed(layer.periods)
+        rows["group sizes"] = _listed(layer.group_sizes)
+        rows["connectivity"] = layer.connectivity
+    if layer.recurrent_mask is not None:
+        rows["recurrent mask"] = f"{100 * layer.recurrent_mask.mean():.3g} % of the connections"
+    batch: Any = ("B",)
+    shapes = [*layer._state_shapes(batch), batch]
+    rows["state"] = "; ".join(
+        f"{name} [{_listed(shape)}]"
+        for name, shape in zip(_state_names(layer), shapes, strict=False)
+    )
+    return rows
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -99,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     """Run a model file over an input file."""
     with _concerning(args.model, ValueError):
         layer = fastrnn.load(args.model)
-    names = ("h", "c") if isinstance(layer, fastrnn.LSTM) else ("h",)
+    names = _state_names(layer)
     x = _load_array(args.input)
     state = _load_state(args.state, names) if args.state else None
     try:
@@ -177,8 +220,15 @@ def _make_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastrnn {fastrnn.__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    text = "print version, instruction sets and build"
+    text = "print version, instruction sets and build, or what a model file holds"
     command = subparsers.add_parser("info", help=text, description=text.capitalize() + ".")
+    command.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL.safetensors",
+        nargs="?",
+        help="print this layer's options, its time structure and the arrays of its state",
+    )
     command.set_defaults(function=info)
 
     text = "classify handwritten digits with an LSTM, in fastrnn and in NumPy"
@@ -211,8 +261,8 @@ def _make_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
         "--state",
         type=Path,
         metavar="IN.npz",
-        help="initial state: array h, for an LSTM also c, each as the layer takes it; "
-        "default: zeros",
+        help="initial state: array h, of an LSTM also c, with clocks also clock, each as the "
+        "layer takes it; default: zeros",
     )
     command.add_argument(
         "--state-out", type=Path, metavar="OUT.npz", help="where the final state goes"

@@ -13,6 +13,7 @@ from . import _structure, init
 from ._activations import TANH, Activation, checked_activation, checked_clip, plain
 from ._arrays import Array, check_choice, check_flag, check_size
 from ._base import Layer
+from ._cost import StepCost, step_cost
 from ._dropout import checked_dropout
 from ._structure import Structure
 
@@ -110,6 +111,15 @@ class Recurrent(Layer):
         values |= {name: getattr(self, name) for name in flags if getattr(self, name)}
         options = [f"{name}={value!r}" for name, value in values.items()] + _structure.shown(self)
         return options + ([f"dtype={self.dtype.name}"] if self.dtype != np.float32 else [])
+
+    def step_cost(self) -> StepCost:
+        """Multiply-adds of one step of one sequence: mean, worst, and without a time structure.
+
+        Example:
+            >>> RNN(1, 64, periods=[1, 4], connectivity="full").step_cost()
+            StepCost(mean=1832.0, worst=4160, dense=4160)
+        """
+        return step_cost(self)
 
     def __repr__(self) -> str:
         sizes = [str(self.input_size), str(self.hidden_size)]

@@ -35,6 +35,7 @@ LARGE = (
     (Net("gru_reset_before", 2, 9, delays=(2, 5), recurrent_mask=DENSE), 20, 40),
     (Net("lstm", 2, 9, delays=(1, 3), proj_size=3), 20, 140),
     (Net("leaky_potential", 2, 9, recurrent_mask=DENSE), 200, 9),
+    (Net("rnn", 2, 5, recurrent_mask=DENSE), 5, 140),
     (Net("mingru", 2, 9, delays=(7,)), 30, 40),
 )
 

@@ -143,7 +143,6 @@ def test_a_bad_architecture(path: Path, change: Config, facts: tuple[Any, ...]) 
     [
         (Net("mingru", 3, 4), {"delays": [1, 2]}, ("delays", "[1, 2]", "mingru")),
         (Net("gru_reset_before", 3, 4), CLOCKS, ("periods", "[1, 2]", "gru_reset_before")),
-        (Net("gru_reset_before", 3, 4), {"delays": [1, 2]}, ("delays", "gru_reset_before")),
         (Net("lstm", 3, 4, proj_size=2), CLOCKS, ("periods", "[1, 2]", "lstm", "proj_size")),
         (Net("leaky", 4, 4), {"delays": [2]}, ("delays", "[2]", "leaky")),
         (Net("leaky", 4, 4), {"delays": [1], "dilated": True}, ("delays", "[1]", "leaky")),

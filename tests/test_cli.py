@@ -74,6 +74,48 @@ def test_info(capsys):
     assert rows["threads"] == str(fastrnn.get_num_threads())
 
 
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (fastrnn.Leaky(4, dtype="float64"), {"dtype": "float64", "state": "h [B, 4]"}),
+        (
+            fastrnn.LSTM(3, 5, 2, delays=(8, 1), bidirectional=True),
+            {"delays": "1, 8", "state": "h [32, B, 5]; c [4, B, 5]"},
+        ),
+        (
+            fastrnn.LSTM(3, 5, periods=(1, 4), group_sizes=(2, 3), connectivity="full"),
+            {
+                "periods": "1, 4",
+                "group sizes": "2, 3",
+                "connectivity": "full",
+                "state": "h [1, B, 5]; c [1, B, 5]; clock [B]",
+            },
+        ),
+        (
+            fastrnn.prune(fastrnn.GRU(3, 64, seed=0), 0.25),
+            {"recurrent mask": "25 % of the connections", "state": "h [1, B, 64]"},
+        ),
+        (
+            fastrnn.DilatedRNN("lstm", 3, 5, (1, 3)),
+            {"dilations": "1, 3", "state": "h [4, B, 5]; c [4, B, 5]"},
+        ),
+        (fastrnn.GRU(3, 5, delays=(1, 10)).rescaled(2.5), {"delays": "2.5, 25"}),
+    ],
+    ids=repr,
+)
+def test_info_of_a_model(layer, expected, tmp_path, capsys):
+    path = str(tmp_path / "m.safetensors")
+    layer.save(path)
+    assert cli.main(["info", path]) == 0
+    out, err = capsys.readouterr()
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in out.splitlines())
+    assert err == ""
+    assert rows.pop("layer") == repr(layer)
+    assert rows.pop("parameters") == str(sum(a.size for a in layer.parameters().values()))
+    assert rows.items() >= expected.items()
+    assert rows.keys() - expected.keys() <= {"dtype", "state"}
+
+
 def test_as_a_module(files):
     result = python("-m", "fastrnn", "run", "lstm.safetensors", "x.npy", "-o", "y.npy")
     assert (result.returncode, result.stderr) == (0, "")
@@ -126,15 +168,29 @@ def test_run_equals_the_layer(layer_class, options, shape, dtype, tmp_path, caps
             np.testing.assert_array_equal(archive[name], array, strict=True)
 
 
-@pytest.mark.parametrize("name", ["LSTM", "RNN", "Leaky"])
-def test_run_continues_from_a_state(name, files):
-    layer = fastrnn.Leaky(3) if name == "Leaky" else getattr(fastrnn, name)(3, 5, seed=3)
+STATES = {
+    "h c": fastrnn.LSTM(3, 5, seed=3),
+    "h": fastrnn.RNN(3, 5, delays=(1, 3), seed=3),
+    "Leaky: h": fastrnn.Leaky(3),
+    "h c clock": fastrnn.LSTM(3, 5, 2, periods=(1, 2, 3), seed=3),
+    "h clock": fastrnn.LeakyRNN(3, 5, periods=(3, 2), form="potential", seed=3),
+    "LSTMs: h c": fastrnn.DilatedRNN("lstm", 3, 5, (1, 2), seed=3),
+    "GRUs: h": fastrnn.DilatedRNN("gru", 3, 5, (1, 2), seed=3),
+}
+
+
+@pytest.mark.parametrize("row", [slice(None), 0], ids=["batch", "one sequence"])
+@pytest.mark.parametrize("name", STATES)
+def test_run_continues_from_a_state(name, row, files):
+    layer = STATES[name]
     layer.save("m.safetensors")
-    x = np.load("x.npy")
+    x = np.load("x.npy")[:, row]
     np.save("first.npy", x[:4])
     np.save("second.npy", x[4:])
     run = ["run", "m.safetensors", "--quiet"]
     assert cli.main([*run, "first.npy", "-o", "y1.npy", "--state-out", "s.npz"]) == 0
+    with np.load("s.npz") as archive:
+        assert archive.files == name.rpartition(": ")[2].split()
     assert cli.main([*run, "second.npy", "-o", "y2.npy", "--state", "s.npz"]) == 0
     y, _ = layer(x)
     assert (np.concatenate([np.load("y1.npy"), np.load("y2.npy")]) == y).all()
@@ -154,6 +210,8 @@ def write_bad_files():
     np.savez("only_h.npz", h=state)
     np.savez("three_rows.npz", h=random_input(1, 3, 5), c=random_input(1, 3, 5))
     np.savez("objects.npz", h=np.array([{}]), c=state)
+    fastrnn.RNN(3, 5, periods=(1, 2)).save("clocks.safetensors")
+    np.savez("late.npz", h=state, clock=np.array([0.5, 1.0]))
 
 
 @pytest.mark.parametrize(
@@ -179,6 +237,8 @@ def write_bad_files():
         ("lstm.safetensors x.npy --state only_h.npz -o y.npy", ["only_h.npz: ", "h, c, got h"]),
         ("lstm.safetensors x.npy --state objects.npz -o y.npy", ["objects.npz: "]),
         ("lstm.safetensors x.npy --state three_rows.npz -o y.npy", ["state", "2", "3"]),
+        ("clocks.safetensors x.npy --state only_h.npz -o y.npy", ["h, clock, got h"]),
+        ("clocks.safetensors x.npy --state late.npz -o y.npy", ["clock", "integers", "float64"]),
         ("lstm.safetensors x.npy", ["-o", "fastrnn run --help"]),
         ("lstm.safetensors x.npy -o y.npy --loud", ["--loud"]),
     ],

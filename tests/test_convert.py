@@ -25,7 +25,7 @@ from support import assert_close, refuses, run_python, same_bits
 from torch import nn
 
 import fastrnn.convert as fc
-from fastrnn import GRU, LSTM, RNN, Leaky, LeakyRNN, MinGRU
+from fastrnn import GRU, LSTM, RNN, DilatedRNN, Leaky, LeakyRNN, MinGRU
 
 # ---- PyTorch ----------------------------------------------------------------------------------
 
@@ -221,6 +221,11 @@ UNLIKE_TORCH = [
     (LSTM(3, 4, output_activation="identity"), "output_activation"),
     (RNN(3, 4, nonlinearity="elu"), "nonlinearity"),
     (RNN(3, 4, go_backwards=True), "go_backwards"),
+    (LSTM(3, 4, delays=(1, 8)), "delays"),
+    (GRU(3, 4, delays=2), "delays"),
+    (RNN(3, 4, periods=(1, 2)), "periods"),
+    (DilatedRNN("gru", 3, 4, (1, 2)), "dilations"),
+    (DilatedRNN("leaky", 3, 4), "LeakyRNN"),
 ]
 
 
@@ -228,6 +233,25 @@ UNLIKE_TORCH = [
 def test_what_torch_does_not_have(layer: Any, fact: str) -> None:
     with refuses(ValueError, fact, "torch.nn"):
         fc.to_torch(layer)
+
+
+def test_of_a_mask_the_weights_are_converted(rng: np.random.Generator) -> None:
+    layer = GRU(3, 4, 2, recurrent_mask=np.eye(4, dtype=bool), seed=0)
+    x = rng.standard_normal((5, 2, 3)).astype(np.float32)
+    module = nn.GRU(3, 4, 2)
+    module.load_state_dict(fc.to_torch(layer))
+    with torch.no_grad():
+        assert_close(module(torch.tensor(x))[0].numpy(), layer(x)[0], 1e-6)
+    assert same_bits(fc.from_torch(module)(x), layer(x))
+
+
+def test_what_torch_has_no_name_for_is_refused() -> None:
+    weights = GRU(3, 4, delays=(1, 8)).state_dict()
+    with refuses(ValueError, "weight_hh_l0_d8"):
+        fc.from_torch(weights)
+    weights = GRU(3, 4).state_dict() | {"recurrent_mask_l0": np.eye(4, dtype=bool)}
+    with refuses(ValueError, "recurrent_mask_l0"):
+        fc.from_torch(weights)
 
 
 def test_only_layers_are_converted() -> None:
@@ -357,6 +381,9 @@ def test_reservoirs_that_are_refused() -> None:
         (LeakyRNN(3, 4, bidirectional=True), "bidirectional"),
         (LeakyRNN(3, 4, nonlinearity="elu"), "elu"),
         (LeakyRNN(3, 4, go_backwards=True), "go_backwards"),
+        (LeakyRNN(3, 4, delays=(1, 8)), "delays"),
+        (LeakyRNN(3, 4, periods=(1, 2)), "periods"),
+        (DilatedRNN("leaky", 3, 4, (2,)), "dilations"),
     ],
 )
 def test_what_reservoirpy_does_not_have(layer: Any, fact: str) -> None:

@@ -20,7 +20,7 @@ from keras_witness import NAMES, PRECISION, built, keras, known, layers, run_ker
 from support import refuses, same_bits
 
 import fastrnn.convert as fc
-from fastrnn import GRU, LSTM, RNN, Leaky, LeakyRNN, MinGRU
+from fastrnn import GRU, LSTM, RNN, DilatedRNN, Leaky, LeakyRNN, MinGRU
 
 ACTIVATIONS = [
     "tanh",
@@ -283,6 +283,9 @@ def test_a_layer_tells_its_options(rng: np.random.Generator) -> None:
         (LSTM(3, 4, output_activation="relu"), "output_activation"),
         (GRU(3, 4, activation=("elu", 0.5)), "activation"),
         (RNN(3, 4, nonlinearity=("hard_sigmoid", 0.2, 0.5)), "hard_sigmoid"),
+        (LSTM(3, 4, delays=(1, 8)), "delays"),
+        (RNN(3, 4, periods=(1, 2)), "periods"),
+        (DilatedRNN("gru", 3, 4, (1, 2)), "dilations"),
     ],
 )
 def test_what_keras_does_not_have(layer: Any, fact: str) -> None:

@@ -13,7 +13,7 @@ from openvino import opset13
 from support import refuses, same_bits, unpack
 
 import fastrnn.convert as fc
-from fastrnn import GRU, LSTM, RNN, Leaky, LeakyRNN, MinGRU
+from fastrnn import GRU, LSTM, RNN, DilatedRNN, Leaky, LeakyRNN, MinGRU
 
 # ---- OpenVINO ---------------------------------------------------------------------------------
 
@@ -154,6 +154,9 @@ UNLIKE_OTHERS = [
     (RNN(3, 4, nonlinearity="softsign"), "softsign"),
     (GRU(3, 4, gate_activation="hard_sigmoid"), "gate_activation"),
     (RNN(3, 4, go_backwards=True), "go_backwards"),
+    (LSTM(3, 4, delays=(1, 8)), "delays"),
+    (RNN(3, 4, periods=(1, 2)), "periods"),
+    (DilatedRNN("gru", 3, 4, (1, 2)), "dilations"),
 ]
 
 

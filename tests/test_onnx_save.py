@@ -30,6 +30,7 @@ LAYERS: dict[str, Any] = {
     "gru functions": lambda **o: GRU(3, 5, **FUNCTIONS, clip=0.5, **o),
     "rnn": lambda **o: RNN(3, 5, 2, **o),
     "rnn identity": lambda **o: RNN(3, 5, nonlinearity="identity", clip=0.5, **o),
+    "gru mask": lambda **o: GRU(3, 5, 2, recurrent_mask=np.eye(5, dtype=bool), **o),
     "rnn relu": lambda **o: RNN(3, 5, 2, nonlinearity="relu", dropout=0.5, **o),
 }
 OPSETS = (7, 9, 10, 12, 13, 14, 17, 18, 21, 22)
@@ -134,6 +135,9 @@ def test_any_number_of_steps_and_rows(shape: tuple[int, int]):
             ValueError,
             ["activation_alpha", "hard_sigmoid", 1 / 6],
         ),
+        (lambda: LSTM(3, 5, delays=(1, 8)), ValueError, ["delays", (1, 8)]),
+        (lambda: GRU(3, 5, periods=(1, 2)), ValueError, ["periods", (1, 2)]),
+        (lambda: fastrnn.DilatedRNN("rnn", 3, 5), TypeError, ["DilatedRNN"]),
     ],
 )
 def test_what_onnx_cannot_say_is_refused(make: Any, error: type, facts: list[Any], tmp_path):

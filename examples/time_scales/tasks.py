@@ -4,10 +4,11 @@ The problems are those of examples/adding.py and copy_memory.py (two symbols her
 which two are added, and a pause of T steps before the symbols are given back. A net counts as
 having solved one when, on sequences that it was not trained on, its mean squared error is below
 0.01 (0.167 without memory), or 95 % of the symbols are right (12.5 % without). Each net has the
-same structure at every distance, but for one that is told it. One seed; LEARNING has the rates.
+same structure at every distance, but for one that is told it. A run has one seed; the rates are in
+TASKS.
 
 El Hihi and Bengio (1996), Hochreiter and Schmidhuber (1997), Koutnik et al. (2014), Chang et al.
-(2017), Tallec and Ollivier (2018). Needs NumPy and fastrnn; tqdm and matplotlib if they are there.
+(2017), Tallec and Ollivier (2018). Needs NumPy and fastrnn; tqdm if it is there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from _time_scales import axes, parse, progress, save, table
+from _time_scales import one_thread, parse, progress, table
 
 import fastrnn
 
@@ -206,13 +207,14 @@ def learn(task: Task, name: str, distance: int, steps: int, seed: int) -> Outcom
 
 def main(argv: Sequence[str] | None = None) -> dict[tuple[str, str, int], Outcome]:
     """Print the tables; return what came of each task, net and distance."""
-    args = parse(__doc__.splitlines()[0], (), argv)
+    args = parse(__doc__.splitlines()[0], (), argv, plots=False)
     distances: Sequence[int] = (16,) if args.quick else DISTANCES
     found: dict[tuple[str, str, int], Outcome] = {}
     cases = [(t, n, d) for t in TASKS for n in NETS for d in distances]
-    for task, name, distance in progress(cases, "tasks"):
-        steps = 500 if args.quick else TASKS[task].steps
-        found[task, name, distance] = learn(TASKS[task], name, distance, steps, args.seed)
+    with one_thread():
+        for task, name, distance in progress(cases, "tasks"):
+            steps = 500 if args.quick else TASKS[task].steps
+            found[task, name, distance] = learn(TASKS[task], name, distance, steps, args.seed)
     for task in TASKS:
         print(f"{task}: steps until solved, or what was reached by then.\n")
         rows = []
@@ -222,15 +224,6 @@ def main(argv: Sequence[str] | None = None) -> dict[tuple[str, str, int], Outcom
             rows.append([name, *size, *map(str, each), f"{sum(e.seconds for e in each):.0f} s"])
         head = ["net", "units", "parameters", *(f"T = {d}" for d in distances), "time"]
         table(head, rows)
-    if args.out is not None:
-        figure, plot = axes(7, 4.5)
-        for name in NETS:
-            errors = [found["adding", name, distance].score for distance in distances]
-            plot.plot(distances, errors, label=name, marker=".")
-        plot.axhline(adding.BASELINE, color="black", linestyle=":", label="without memory")
-        limits = {"yscale": "log", "xscale": "log", "xticks": distances, "xticklabels": distances}
-        plot.set(xlabel="adding: numbers", ylabel="mean squared error", **limits)
-        save(figure, plot, args.out / "tasks.png")
     return found
 
 

@@ -1,7 +1,8 @@
 """``fastrnn bench``: fastrnn beside NumPy and the installed peers, against the machine's limit.
 
 What is measured is a forward, or (``--mode train``) a forward and the gradients of everything, or
-(``--mode options``) what the options of the LSTM and the gated leak cost: see `options.py`.
+(``--mode options``) what the options of the LSTM and the gated leak cost: see `options.py`, or
+(``--mode structures``) what delays, clocks and masks save or cost: see `structures.py`.
 Every engine runs in a process of its own. For each shape all get the same weights and input, what
 they compute is compared, then they are timed in interleaved rounds: A B C A B C ... Noise that
 lasts longer than a round hits all of them, so ratios are taken inside a round and their median
@@ -18,8 +19,9 @@ from contextlib import ExitStack
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from . import options_report
+from . import options_report, structures_report
 from . import report as _report
 from .cases import CELLS, FORWARD, MODES, Case
 from .engines import COPY, ENGINES, FASTRNN, case_of, choices
@@ -32,8 +34,8 @@ from .worker import Worker, WorkerError
 
 __all__ = ["SHAPES", "TOLERANCE", "Shape", "add_arguments", "main", "measure"]
 
-# The third mode of the command line, which has no cells or peers to choose.
-OPTIONS = "options"
+# Modes of the command line that measure fastrnn beside itself, without cells or peers to choose.
+OPTIONS, STRUCTURES = BESIDE_ITSELF = ("options", "structures")
 
 _ROUNDS, _MIN_TIME = 11, 0.03
 _QUICK_ROUNDS, _QUICK_MIN_TIME = 3, 0.005
@@ -49,10 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cell", choices=CELLS, default="lstm")
     parser.add_argument(
         "--mode",
-        choices=(*MODES, OPTIONS),
+        choices=(*MODES, *BESIDE_ITSELF),
         default=FORWARD,
         help="train: forward and backward, gradients of x, state and parameters; options: those of "
-        f"the LSTM beside the plain one, and the gated leak beside a copy (default: {FORWARD})",
+        "the LSTM beside the plain one, and the gated leak beside a copy; structures: delays, "
+        "clocks, masks and dilations beside plain layers, reservoirs beside reservoirpy's "
+        f"(default: {FORWARD})",
     )
     parser.add_argument(
         "--shapes",
@@ -89,7 +93,9 @@ def main(args: argparse.Namespace) -> int:
     """
     try:
         shapes = parse(args.shapes, args.cell)
-        peers = [] if args.mode == OPTIONS else _select_peers(args.peers, args.mode, args.cell)
+        peers: list[str] = []
+        if args.mode not in BESIDE_ITSELF:
+            peers = _select_peers(args.peers, args.mode, args.cell)
         rounds, min_time = (_QUICK_ROUNDS, _QUICK_MIN_TIME) if args.quick else (_ROUNDS, _MIN_TIME)
         rounds = rounds if args.rounds is None else args.rounds
         min_time = min_time if args.min_time is None else args.min_time
@@ -98,7 +104,13 @@ def main(args: argparse.Namespace) -> int:
         return _fail(str(error), 2)
     try:
         if args.mode == OPTIONS:
-            return _main_options(args, shapes, rounds, min_time)
+            found = options_report.measure_options(shapes, args.threads, rounds, min_time)
+            return _finish(args, found, options_report)
+        if args.mode == STRUCTURES:
+            measured = structures_report.measure_structures(
+                args.threads, rounds, min_time, args.quick
+            )
+            return _finish(args, measured, structures_report)
         report, interrupted = measure(
             args.cell, shapes, peers, args.threads, rounds, min_time, args.mode
         )
@@ -114,15 +126,13 @@ def main(args: argparse.Namespace) -> int:
     return _fail("interrupted: not all shapes were measured", 130) if interrupted else 0
 
 
-def _main_options(
-    args: argparse.Namespace, shapes: Sequence[Shape], rounds: int, min_time: float
-) -> int:
-    report = options_report.measure_options(shapes, args.threads, rounds, min_time)
+def _finish(args: argparse.Namespace, report: Any, module: Any) -> int:
+    """Print and write a report of fastrnn beside itself by the functions of its module."""
     if not report.results:
         return _fail("interrupted", 130)
-    print(options_report.text(report))
+    print(module.text(report))
     if args.json is not None:
-        options_report.write_json(report, args.json)
+        module.write_json(report, args.json)
     return _fail("interrupted: not everything was measured", 130) if report.interrupted else 0
 
 
@@ -212,13 +222,16 @@ def _select_peers(text: str | None, mode: str, cell: str) -> list[str]:
 
 def _check(args: argparse.Namespace, rounds: int, min_time: float) -> None:
     """Raise ValueError now for what would fail after minutes of measuring."""
-    if args.mode == OPTIONS:
+    if args.mode in BESIDE_ITSELF:
         if args.cell != "lstm":
-            raise ValueError(f"cell: expected lstm in mode options; got {args.cell}")
+            expected = "lstm" if args.mode == OPTIONS else "none"
+            raise ValueError(f"cell: expected {expected} in mode {args.mode}; got {args.cell}")
+        if args.mode == STRUCTURES and args.shapes != "all":
+            raise ValueError(f"shapes: expected none in mode structures; got {args.shapes}")
         for name in ("peers", "plot"):
             given = getattr(args, name)
             if given is not None:
-                raise ValueError(f"{name}: expected none in mode options; got {given}")
+                raise ValueError(f"{name}: expected none in mode {args.mode}; got {given}")
     if args.threads < 1:
         raise ValueError(f"threads: expected at least 1; got {args.threads}")
     if rounds < 1:

@@ -13,6 +13,7 @@ import numpy as np
 from .._activations import SIGMOID, TANH, plain
 from .._arrays import Array, as_array, as_real, check_dtype, check_size, describe
 from .._base import Layer
+from .._structure import PLAIN_DELAYS
 from ..gated import GRU, LSTM
 from ..layers import RNN, Recurrent
 
@@ -22,7 +23,8 @@ Net = TypeVar("Net", bound=Recurrent)
 # The layers that most systems have, by the row blocks of their matrices.
 BY_GATES: dict[int, type[LSTM | GRU | RNN]] = {4: LSTM, 3: GRU, 1: RNN}
 
-# Options of a layer as they are in one that has none, by what they are called for its users.
+# Options of a layer as they are in one that has none, by what they are called for its users. A
+# recurrent_mask is not among them: the weights are 0 where it is not.
 _PLAIN: dict[str, Any] = {
     "proj_size": 0,
     "peephole": False,
@@ -32,6 +34,8 @@ _PLAIN: dict[str, Any] = {
     "activation": TANH,
     "gate_activation": SIGMOID,
     "output_activation": TANH,
+    "delays": PLAIN_DELAYS,
+    "periods": None,
 }
 _CELLS = {
     "lstm": "LSTM",
@@ -175,14 +179,18 @@ def check_exportable(
     for name, default in _PLAIN.items():
         value = getattr(layer, name)
         if name not in allowed and value != default:
-            shown = "nonlinearity" if name == "activation" and layer._cell == "rnn" else name
-            usual, got = (_shown(each) for each in (default, value))
-            raise ValueError(f"{shown}: {system} has none but {usual!r}, got {got!r}")
+            if name.endswith("activation"):
+                default, value = plain(default), plain(value)
+            raise ValueError(
+                f"{_shown(name, layer)}: {system} has none but {default!r}, got {value!r}"
+            )
 
 
-def _shown(option: Any) -> Any:
-    """An option as its users write it."""
-    return plain(option) if isinstance(option, tuple) else option
+def _shown(option: str, layer: Layer) -> str:
+    """What an option is called for users of the layer."""
+    if option == "activation" and layer._cell == "rnn":
+        return "nonlinearity"
+    return "dilations" if option == "delays" and layer._dilated else option
 
 
 def parts_of(layer: Any) -> list[Part]:

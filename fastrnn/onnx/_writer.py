@@ -12,6 +12,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from .._activations import Activation
 from .._arrays import Array, check_flag, describe
 from .._base import Layer
+from .._structure import PLAIN_DELAYS
 from ..gated import GRU, LSTM
 from ..layers import RNN
 from ._cells import ACTIVATIONS, DEFAULTS, node_arrays
@@ -52,7 +53,8 @@ def to_model(
     Args:
         layer: with everything that ONNX can say: layers, directions, peepholes, coupled gates,
             clip, activations, reset_after, batch_first (by Transpose nodes, because ONNX Runtime
-            has no layout = 1), either dtype. Dropout is for training, and is not written.
+            has no layout = 1), either dtype. Dropout is for training, and is not written; of a
+            recurrent_mask what is written are the zeros in the weights.
         opset: version of the operators, 7 or later; 17 if None.
         lengths: whether the model has an input "lengths", int32 [B], as a call has the argument.
         state: whether it has inputs "h" and for LSTM "c", [L * D, B, H]; without, they are zero.
@@ -63,8 +65,8 @@ def to_model(
 
     Raises:
         TypeError: if the layer is none of the three.
-        ValueError: if it has what ONNX cannot say, named: proj_size, cell_clip, go_backwards, or a
-            parameter of an activation or a clip that is no float32.
+        ValueError: if it has what ONNX cannot say, named: proj_size, cell_clip, go_backwards,
+            delays, periods, or a parameter of an activation or a clip that is no float32.
 
     Example:
         >>> import fastrnn
@@ -97,8 +99,9 @@ def _kind(layer: Any) -> str:
     if kind is None:
         name = type(layer).__name__ if isinstance(layer, Layer) else describe(layer)
         raise TypeError(f"layer: expected an LSTM, GRU or RNN, ONNX has no operator for {name}")
-    for option in ("proj_size", "cell_clip", "go_backwards"):
-        value = getattr(layer, option, None)
+    delays = {} if layer.delays == PLAIN_DELAYS else {"delays": layer.delays}
+    names = ("proj_size", "cell_clip", "go_backwards", "periods")
+    for option, value in ({name: getattr(layer, name) for name in names} | delays).items():
         if value:
             raise ValueError(f"layer: ONNX has no {option}, and this one has {option}={value}")
     return kind

@@ -5,6 +5,7 @@
     net = ft.LSTM(40, 128, num_layers=2, dropout=0.1)    # as torch.nn.LSTM
     ft.replace(model)                                    # swaps LSTM, GRU and RNN of a model
     net(x, lengths=[7, 3, 5])                            # a padded batch, or a PackedSequence
+    ft.GRU(40, 128, delays=(1, 8))                       # time structures, as of fastrnn.LSTM
 
 The kernels of fastrnn run the whole sequence, forward and backward, on the tensors' own memory.
 Tensors are float32 or float64 and on the CPU. It works with autograd, optimizers, `state_dict`,

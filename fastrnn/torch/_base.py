@@ -149,16 +149,15 @@ class Base(nn.Module):
             raise TypeError(f"hx: expected a tuple ({form}), got {type(hx).__name__}{count}")
         batch = () if len(shape) == 2 else (shape[0 if batch_first else 1],)
         shapes = self._config.state_shapes(batch, self.hidden_size)
-        if self._config.clocked:
-            shapes.append(batch)
         tensors = []
-        for name, tensor, expected in zip(names, state, shapes, strict=True):
+        for name, tensor, expected in zip(names, state, shapes, strict=False):
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}")
             if tensor.shape != expected:
                 raise RuntimeError(f"{name}: expected size {expected}, got {tuple(tensor.shape)}")
-            is_clock = name.endswith("(clock)")
-            tensors.append(_counts(name, tensor) if is_clock else _suited(name, tensor, dtype))
+            tensors.append(_suited(name, tensor, dtype))
+        if len(names) > len(shapes):
+            tensors.append(_checked_clock(names[-1], state[-1], batch))
         return x, tuple(tensors)
 
     # ---- Changes of weights as a whole: PyTorch does not swap tensors with weak references
@@ -249,8 +248,12 @@ def _suited(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor
 
 
-def _counts(name: str, tensor: Tensor) -> Tensor:
-    """The clock as int64."""
+def _checked_clock(name: str, tensor: Any, batch: tuple[int, ...]) -> Tensor:
+    """The clock of a state as int64; its values are for the run, as a tracer has none."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}")
+    if tensor.shape != batch:
+        raise RuntimeError(f"{name}: expected size {batch}, got {tuple(tensor.shape)}")
     if tensor.dtype not in INTEGERS:
         raise TypeError(f"{name}: expected torch.int64, got {tensor.dtype}")
     if not tensor.is_cpu or tensor.layout != torch.strided:

@@ -207,19 +207,20 @@ class Config(NamedTuple):
 
     def slots(self) -> tuple[int, int]:
         """Steps that the state has of all parts together: of h (or u), and of c."""
-        if not self.delays:
-            return self.parts, self.parts
         if self.dilated:
             steps = (1 + self.bidirectional) * sum(self.delays)
             return steps, steps
-        return self.parts * self.delays[-1], self.parts * self.delays[0]
+        delays = self.delays or PLAIN_DELAYS
+        return self.parts * delays[-1], self.parts * delays[0]
 
     def state_shapes(self, batch: tuple[int, ...], hidden_size: int) -> list[tuple[int, ...]]:
         """Of the state tensors but for the clock, which has that of batch: (B,), or () for one
         sequence."""
         if self.cell == "leaky":
             return [(*batch, hidden_size)]
-        steps, c_steps = self.slots()
+        steps = c_steps = self.parts
+        if self.delays:
+            steps, c_steps = self.slots()
         shapes = [(steps, *batch, self.proj_size or hidden_size), (c_steps, *batch, hidden_size)]
         return shapes[: self.states]
 

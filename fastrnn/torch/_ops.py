@@ -147,6 +147,8 @@ def _forward(
     y, final = result
     if type(final) is not tuple:
         return (from_numpy(y), from_numpy(final)), x
+    if len(final) == 2:  # without a star, which takes longer
+        return (from_numpy(y), from_numpy(final[0]), from_numpy(final[1])), x
     return (from_numpy(y), *map(from_numpy, final)), x
 
 
@@ -435,7 +437,7 @@ def _op_backward(ctx: Any, arriving: list[Tensor]) -> tuple[Any, ...]:
     gradients = [next(found) if need else None for need in needs]
     dstate = [*gradients[1 : 1 + states], None][: ctx.states]  # none of a clock
     # An empty list might be one of tensors: PyTorch takes only a list as its gradient.
-    others = [[] if isinstance(value, list) and not value else None for value in values]
+    others: list[Any] = [[] if isinstance(value, list) and not value else None for value in values]
     return gradients[0], dstate, gradients[1 + states :], *others
 
 

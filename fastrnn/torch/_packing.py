@@ -139,7 +139,7 @@ def _contiguous(array: Array) -> Array:
 
 
 def _cleared(part: tuple[Any, ...], mask: Array) -> tuple[Any, ...]:
-    """The arrays of a part, weight_hh with 0 outside of its mask, as the core wants it of clocks."""
+    """The arrays of a part, weight_hh with 0 outside of its mask: with clocks the core wants so."""
     weight = part[RECURRENT]
     gates = weight.reshape(-1, *mask.shape)
     return (

@@ -158,7 +158,7 @@ static inline result ragged_plain(const problem *p, const ragged *r, manner how)
     result all = {0};
     ragged_forward(p, r, &x, &y, &state, NULL, how.time_axis);
     all.array[Y] = grid_take(&y, p, p->width);
-    state_take(p, &state, &all.array[STATE]);
+    state_take(p, &state, &all);
     frame_free(&x.f);
     frame_free(&state);
     return all;
@@ -188,7 +188,7 @@ static inline result ragged_train(const task *t, const ragged *r, manner how) {
     result all = {0};
     ragged_forward(p, r, &x, &y, &state, &call.saved, how.time_axis);
     all.array[Y] = grid_take(&y, p, p->width);
-    state_take(p, &state, &all.array[STATE]);
+    state_take(p, &state, &all);
     frame_protect(&call.saved, PROT_READ);
     for (int i = 0; i <= how.twice; i++) {
         memcpy(call.adjoint.at, before.at, before.size);
@@ -219,6 +219,11 @@ typedef struct separate {
     int *cut;             /* [B]: has more than one piece */
 } separate;
 
+/* Whether a step of a state belongs to the direction that ends with the last step of a row. */
+static inline int in_first_direction(const problem *p, size_t index, size_t slot) {
+    return slot_part(&p->net, index, slot) % p->net.num_directions == 0;
+}
+
 /* Steps [begin, end) of a row. What arrives at the state after the whole row arrives at one piece
  * of each direction. */
 static inline task task_piece(const task *t, size_t row, size_t begin, size_t end, int last) {
@@ -236,16 +241,19 @@ static inline task task_piece(const task *t, size_t row, size_t begin, size_t en
     }
     for (size_t k = 0; k < 2; k++) {
         const size_t w = state_width(&p->net, k), bytes = w * sizeof(double);
-        one.p.start.state[k] = memory(p->parts * bytes);
-        one.dstate[k] = memory(p->parts * bytes);
-        for (size_t i = 0; i < p->parts; i++) {
-            const int ends = i % p->net.num_directions == 0 ? last : begin == 0;
+        const size_t slots = state_slots(&p->net, k);
+        one.p.start.state[k] = memory(slots * bytes);
+        one.dstate[k] = memory(slots * bytes);
+        for (size_t i = 0; i < slots; i++) {
+            const int ends = in_first_direction(p, k, i) ? last : begin == 0;
             memcpy(one.p.start.state[k] + i * w, p->start.state[k] + (i * B + row) * w, bytes);
             memcpy(one.dstate[k] + i * w, t->dstate[k] + (i * B + row) * w, bytes);
             for (size_t j = 0; j < w && !ends; j++)
                 one.dstate[k][i * w + j] = 0;
         }
     }
+    if (p->start.clock != NULL)
+        one.p.start.clock = &p->start.clock[row];
     return one;
 }
 
@@ -273,16 +281,18 @@ static inline void take_piece(const task *t, separate *all, const result *one, s
                    one->array[a].at + (i - begin) * bytes, bytes);
         }
     for (size_t k = 0; k < p->cell->states; k++)
-        for (size_t i = 0; i < p->parts; i++) {
+        for (size_t i = 0; i < state_slots(&p->net, k); i++) {
             const size_t w = state_width(&p->net, k), at = (i * p->batch + row) * w;
             const size_t bytes = w * p->items;
-            if (i % p->net.num_directions == 0 ? last : begin == 0)
+            if (in_first_direction(p, k, i) ? last : begin == 0)
                 memcpy(all->bits.array[STATE + k].at + at * p->items,
                        one->array[STATE + k].at + i * bytes, bytes);
             memcpy(all->bits.array[DSTATE + k].at + at * p->items,
                    one->array[DSTATE + k].at + i * bytes, bytes);
             add_numbers(p, &one->array[DSTATE + k], all->sums[DSTATE + k] + at, i * w, w);
         }
+    if (last && one->clock.at != NULL)
+        memcpy(all->bits.clock.at + row * one->clock.size, one->clock.at, one->clock.size);
     for (size_t a = PARAMS; a < ARRAYS; a++)
         if (one->array[a].at != NULL)
             add_numbers(p, &one->array[a], all->sums[a], 0, one->array[a].size / p->items);
@@ -310,6 +320,10 @@ static inline separate separate_runs(const task *t, const ragged *r) {
         put(p->items, all.bits.array[STATE + k].at, p->start.state[k], count);
         put(p->items, all.bits.array[DSTATE + k].at, t->dstate[k], count);
         all.sums[DSTATE + k] = zeros(count);
+    }
+    if (p->start.clock != NULL) {
+        all.bits.clock = span_new(p->batch * sizeof *p->start.clock);
+        memcpy(all.bits.clock.at, p->start.clock, all.bits.clock.size);
     }
     for (size_t i = 0; i < p->parts * KINDS; i++)
         all.sums[PARAMS + i] = zeros(param_count(&p->net, i / KINDS, i % KINDS));

@@ -29,9 +29,13 @@ static values run_rows(const problem *p, size_t first, size_t batch, manner how)
         typed[i] = memory(count * n);
         v.state[i] = memory(count * sizeof(double));
         for (size_t j = 0; j < count; j++) {
-            const size_t part = j / (batch * row), at = j % (batch * row);
-            v.state[i][j] = p->start.state[i][(part * p->batch + first) * row + at];
+            const size_t slot = j / (batch * row), at = j % (batch * row);
+            v.state[i][j] = p->start.state[i][(slot * p->batch + first) * row + at];
         }
+    }
+    if (p->start.clock != NULL) {
+        v.clock = memory(batch * sizeof *v.clock);
+        memcpy(v.clock, p->start.clock + first, batch * sizeof *v.clock);
     }
     frame state = state_new(p, batch, &v);
     if (how.fresh)
@@ -58,6 +62,8 @@ static values run_rows(const problem *p, size_t first, size_t batch, manner how)
             CHECK(frnn_state_get(&p->net, batch, state.at, state.size, i, typed[i]) == FRNN_OK);
             get(n, v.state[i], typed[i], state_count(p, batch, i));
         }
+        if (v.clock != NULL)
+            CHECK(frnn_state_get_clock(&p->net, batch, state.at, state.size, v.clock) == FRNN_OK);
         if (how.move) {
             frame_free(&state);
             state = state_new(p, batch, &v);
@@ -123,13 +129,26 @@ static double activated(const problem *p, double v) {
 
 enum { UNITS = 512, GATES = 4 };
 
-/* to[r] = W[r] v + b[r], without W if that is NULL, for some rows. */
+/* to[r] = W[r] v + b[r], without b if that is NULL, for some rows. */
 static void product(const double *w, const double *bias, const double *v, size_t size, size_t begin,
                     size_t end, double *to) {
     for (size_t r = begin; r < end; r++) {
         to[r] = bias != NULL ? bias[r] : 0;
         for (size_t k = 0; k < size; k++)
             to[r] += w[r * size + k] * v[k];
+    }
+}
+
+/* The recurrent part of some rows, of all delays. */
+static void recurrent_product(const problem *p, size_t part, double past[][UNITS], size_t begin,
+                              size_t end, double *to) {
+    double *const *w = p->weights[part], more[GATES * UNITS];
+    const size_t P = output_size(&p->net);
+    product(w[WEIGHT_HH], w[BIAS_HH], past[0], P, begin, end, to);
+    for (size_t i = 1; i < delay_count(&p->net); i++) {
+        product(w[DELAYED + i - 1], NULL, past[i], P, begin, end, more);
+        for (size_t r = begin; r < end; r++)
+            to[r] += more[r];
     }
 }
 
@@ -150,32 +169,32 @@ static void reference_lstm(const problem *p, const double *peephole, const doubl
     }
 }
 
-/* A step of one part on one row: h (or u) is [output_size()], c [H]. */
-static void reference_step(const problem *p, size_t part, const double *x, double *y, double *h,
-                           double *c) {
+/* A step of one part on one row: h (or u) is [output_size()], c [H], and each of `past`, the
+ * outputs of all delays, too. */
+static void reference_step(const problem *p, size_t part, const double *x, double past[][UNITS],
+                           double *h, double *c) {
     const frnn_config *const net = &p->net;
-    const size_t H = net->hidden_size, rows = p->cell->gates * H, P = output_size(net);
+    const size_t H = net->hidden_size, rows = p->cell->gates * H;
     const size_t recurrent = param_count(net, part, BIAS_HH), I = part_input(net, part);
     const frnn_cell cell = net->cell;
-    double *const *w = p->weights[part], past[UNITS], s[GATES * UNITS], u[GATES * UNITS];
-    for (size_t j = 0; j < P; j++)
-        past[j] = cell == FRNN_CELL_LEAKY_POTENTIAL ? apply(&net->activation, h[j]) : h[j];
+    double *const *w = p->weights[part], s[GATES * UNITS], u[GATES * UNITS], out[UNITS];
     product(w[WEIGHT_IH], w[BIAS_IH], x, I, 0, rows, s);
-    product(w[WEIGHT_HH], w[BIAS_HH], past, P, 0, recurrent, u);
+    recurrent_product(p, part, past, 0, recurrent, u);
     if (cell == FRNN_CELL_GRU_RESET_BEFORE) {
-        for (size_t j = 0; j < H; j++)
-            past[j] = h[j] * gate(p, s[j] + u[j]);
-        product(w[WEIGHT_HH], w[BIAS_HH], past, P, 2 * H, rows, u);
+        for (size_t i = 0; i < delay_count(net); i++)
+            for (size_t j = 0; j < H; j++)
+                past[i][j] *= gate(p, s[j] + u[j]);
+        recurrent_product(p, part, past, 2 * H, rows, u);
     }
     for (size_t j = 0; cell == FRNN_CELL_GRU && j < H; j++)
         u[2 * H + j] *= gate(p, s[j] + u[j]);
     for (size_t r = 0; r < recurrent; r++)
         s[r] += u[r];
     if (is_lstm(net)) {
-        reference_lstm(p, w[PEEPHOLE], s, c, past);
-        product(w[WEIGHT_HR], NULL, past, H, 0, net->proj_size, h);
-        for (size_t j = 0; j < P; j++)
-            y[j] = h[j] = net->proj_size > 0 ? h[j] : past[j];
+        reference_lstm(p, w[PEEPHOLE], s, c, out);
+        product(w[WEIGHT_HR], NULL, out, H, 0, net->proj_size, h);
+        for (size_t j = 0; j < H && net->proj_size == 0; j++)
+            h[j] = out[j];
         return;
     }
     for (size_t j = 0; j < H; j++) {
@@ -192,7 +211,64 @@ static void reference_step(const problem *p, size_t part, const double *x, doubl
             h[j] = a * h[j] + (1 - a) * activated(p, s[j]);
         else
             h[j] = a * h[j] + (1 - a) * (cell == FRNN_CELL_LEAKY ? x[j] : s[j]);
-        y[j] = cell == FRNN_CELL_LEAKY_POTENTIAL ? apply(&net->activation, h[j]) : h[j];
+    }
+}
+
+/* The output that belongs to a state. */
+static double output_of(const problem *p, double h) {
+    return p->cell->memory && p->cell->states == 1 ? apply(&p->net.activation, h) : h;
+}
+
+/* All steps of one part on one row: h and c are of `before` steps of the past, and then of those.
+ */
+static void reference_row(const problem *p, size_t part, size_t row, const double *x,
+                          const size_t before[2], double *h, double *c, double *y) {
+    const frnn_config *const net = &p->net;
+    const size_t H = net->hidden_size, P = output_size(net), D = net->num_directions;
+    const size_t layer = part / D, I = part_input(net, part), T = p->steps;
+    const unsigned long long clock = net->num_groups > 0 ? p->start.clock[row] : 0;
+    for (size_t t = 0; t < T; t++) {
+        const size_t at = (part % D == 1 ? T - 1 - t : t) * p->batch + row;
+        double *const h_new = h + (before[0] + t) * P, *const c_new = c + (before[1] + t) * H;
+        double past[FRNN_MAX_DELAYS][UNITS];
+        for (size_t i = delay_count(net); i-- > 0;) {
+            const size_t d = delay_of(net, layer, i);
+            const double f = fraction_of(net, layer, i);
+            for (size_t j = 0; j < P; j++) {
+                const double *const from = h_new + j - d * P;
+                past[i][j] = f > 0 ? (1 - f) * output_of(p, from[0]) +
+                                         f * output_of(p, *(from - (ptrdiff_t)P))
+                                   : output_of(p, from[0]);
+                h_new[j] = f > 0 ? (1 - f) * from[0] + f * *(from - (ptrdiff_t)P) : from[0];
+            }
+            for (size_t j = 0; j < H && p->cell->states == 2; j++) {
+                const double *const from = c_new + j - d * H;
+                if (i == 0)
+                    c_new[j] = f > 0 ? (1 - f) * from[0] + f * *(from - (ptrdiff_t)H) : from[0];
+            }
+        }
+        double *const h_was = h_new - P, *const c_was = c_new - H;
+        reference_step(p, part, x + at * I, past, h_new, c_new);
+        for (size_t j = 0; j < H && net->num_groups > 0; j++)
+            if ((clock + t) % period_of(net, j) != 0) { /* a unit that rests */
+                h_new[j] = h_was[j];
+                c_new[j] = c_was[j];
+            }
+        for (size_t j = 0; j < P; j++)
+            y[at * p->width + part % D * P + j] = output_of(p, h_new[j]);
+    }
+}
+
+/* The steps of a part in a state array of one row, to or from an array of their own. */
+static void reference_history(const problem *p, const values *v, size_t part, size_t row,
+                              size_t index, double *own, int store) {
+    const size_t w = state_width(&p->net, index);
+    size_t first = 0;
+    for (size_t i = 0; i < part; i++)
+        first += part_slots(&p->net, i, index);
+    for (size_t i = 0; i < part_slots(&p->net, part, index); i++) {
+        double *const at = v->state[index] + ((first + i) * p->batch + row) * w;
+        memcpy(store ? at : own + i * w, store ? own + i * w : at, w * sizeof(double));
     }
 }
 
@@ -202,15 +278,23 @@ static values reference_new(const problem *p) {
     values v = p->start;
     const double *x = p->x;
     for (size_t part = 0; part < p->parts; part++) {
+        const size_t before[2] = {part_slots(&p->net, part, 0), part_slots(&p->net, part, 1)};
+        double *const h = memory((before[0] + T) * P * sizeof *h);
+        double *const c = memory((before[1] + T) * H * sizeof *c);
         x = part >= D && part % D == 0 ? v.y : x;
         v.y = part % D == 0 ? memory(T * B * p->width * sizeof(double)) : v.y;
-        for (size_t i = 0; i < T * B; i++) {
-            const size_t b = i % B, row = (part % D == 1 ? T - 1 - i / B : i / B) * B + b;
-            const size_t at = part * B + b;
-            reference_step(p, part, x + row * part_input(&p->net, part),
-                           v.y + row * p->width + part % D * P, v.state[0] + at * P,
-                           v.state[1] + at * H);
+        for (size_t row = 0; row < B; row++) {
+            reference_history(p, &v, part, row, 0, h, 0);
+            reference_history(p, &v, part, row, 1, c, 0);
+            reference_row(p, part, row, x, before, h, c, v.y);
+            reference_history(p, &v, part, row, 0, h + T * P, 1);
+            reference_history(p, &v, part, row, 1, c + T * H, 1);
         }
+    }
+    if (v.clock != NULL) {
+        v.clock = memory(B * sizeof *v.clock);
+        for (size_t row = 0; row < B; row++)
+            v.clock[row] = p->start.clock[row] + T;
     }
     return v;
 }
@@ -222,7 +306,7 @@ static void check_same(const problem *p, const values *all, const values *some, 
                        size_t rows, double tolerance) {
     size_t wrong = 0;
     for (size_t k = 0; k <= p->cell->states; k++) {
-        const size_t outer = k == 0 ? p->steps : p->parts;
+        const size_t outer = k == 0 ? p->steps : state_slots(&p->net, k - 1);
         const size_t width = k == 0 ? p->width : state_width(&p->net, k - 1), count = rows * width;
         for (size_t i = 0; i < outer * count; i++) {
             const size_t at = (i / count * p->batch + first) * width + i % count;
@@ -232,6 +316,8 @@ static void check_same(const problem *p, const values *all, const values *some, 
                                    : memcmp(&a, &b, sizeof a) != 0;
         }
     }
+    for (size_t i = 0; i < rows && all->clock != NULL; i++)
+        wrong += all->clock[first + i] != some->clock[i];
     CHECK(wrong == 0);
 }
 
@@ -264,6 +350,10 @@ static void check_fresh(const problem *p) {
     problem zeros = *p;
     for (size_t i = 0; i < 2; i++)
         zeros.start.state[i] = random_values(p->items, state_count(p, p->batch, i), 0, 0);
+    if (p->start.clock != NULL) {
+        zeros.start.clock = memory(p->batch * sizeof *p->start.clock);
+        memset(zeros.start.clock, 0, p->batch * sizeof *p->start.clock);
+    }
     const values all = run_rows(&zeros, 0, p->batch, (manner){0});
     check_manner(&zeros, &all, (manner){.fresh = 1}, 0);
 }
@@ -309,6 +399,7 @@ static void check_random(frnn_cell cell, frnn_dtype dtype) {
     net.num_layers = info->gates > 0 ? 1 + below(2) : 1;
     net.num_directions = info->gates > 0 ? 1 + below(2) : 1;
     draw_options(&net);
+    draw_structure(&net, 1);
     size_t steps, batch;
     do {
         steps = below(10) > 0 ? PICK(lengths) : 0;
@@ -319,7 +410,8 @@ static void check_random(frnn_cell cell, frnn_dtype dtype) {
 
 static void check_functions(frnn_cell cell, frnn_dtype dtype) {
     for (size_t first = 0; first < FRNN_ACTIVATION_COUNT; first++) {
-        const frnn_config net = net_of_functions(cell, dtype, first);
+        frnn_config net = net_of_functions(cell, dtype, first);
+        draw_structure(&net, 1);
         check_net(&net, 1 + below(20), 1 + below(3));
     }
 }
@@ -334,10 +426,10 @@ static void check_scratch(void) {
     net.num_layers = gated ? 1 + below(3) : 1;
     net.num_directions = gated ? 1 + below(2) : 1;
     draw_options(&net);
+    draw_structure(&net, 1);
     const size_t steps = below((size_t)1 << below(20)), batch = below((size_t)1 << below(12));
     size_t less = 0, more = 0;
-    snprintf(where, sizeof where, "scratch, cell %d H %zu T %zu B %zu", (int)net.cell,
-             net.hidden_size, steps, batch);
+    say_net(&net, steps, batch, "scratch");
     CHECK(frnn_scratch_size(&net, steps, batch, &less) == FRNN_OK);
     CHECK(frnn_scratch_size(&net, steps + below(99), batch + below(9), &more) == FRNN_OK);
     CHECK(less <= more);

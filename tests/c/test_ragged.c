@@ -25,6 +25,8 @@ static void check_same(const result *a, const result *b) {
         if (s->at != NULL && t->at != NULL)
             CHECK(s->size == t->size && memcmp(s->at, t->at, s->size) == 0);
     }
+    if (a->clock.at != NULL && b->clock.at != NULL)
+        CHECK(memcmp(a->clock.at, b->clock.at, a->clock.size) == 0);
 }
 
 /* How much sums of that many terms may differ, relative to their largest. */
@@ -64,12 +66,14 @@ static void check_bits(const problem *p, const separate *apart, const result *al
         CHECK(memcmp(apart->bits.array[STATE + k].at, s->at, s->size) == 0);
         const size_t w = state_width(&p->net, k);
         size_t wrong = 0;
-        for (size_t i = 0; i < p->parts * p->batch; i++)
+        for (size_t i = 0; i < state_slots(&p->net, k) * p->batch; i++)
             wrong += !apart->cut[i % p->batch] &&
                      memcmp(apart->bits.array[DSTATE + k].at + i * w * p->items,
                             d->at + i * w * p->items, w * p->items) != 0;
         CHECK(wrong == 0);
     }
+    if (all->clock.at != NULL)
+        CHECK(memcmp(apart->bits.clock.at, all->clock.at, all->clock.size) == 0);
 }
 
 /* The sums over separate runs, but for rounding. */
@@ -162,7 +166,7 @@ static void check_nan(const task *t, const ragged *r) {
     for (size_t k = 0; k < p->cell->states; k++) {
         const size_t w = state_width(&p->net, k);
         size_t wrong = 0;
-        for (size_t i = 0; i < p->parts * p->batch; i++)
+        for (size_t i = 0; i < state_slots(&p->net, k) * p->batch; i++)
             if (!apart.cut[i % p->batch])
                 wrong +=
                     different(p, &apart.bits.array[DSTATE + k], &all.array[DSTATE + k], i * w, w);
@@ -179,7 +183,7 @@ static void check_manners(const task *t, const ragged *r, const result *all) {
     check_manner(t, r, all, (manner){.twice = 1}, "twice");
     check_manner(t, r, all, (manner){.without = NO_DX, .strided = 1}, "without dx");
     check_manner(t, r, all, (manner){.without = NO_PARAMS}, "without parameters");
-    check_manner(t, r, all, (manner){.without = NO_KIND * (unsigned)below(1 << KINDS)},
+    check_manner(t, r, all, (manner){.without = NO_KIND * (unsigned)below((size_t)1 << KINDS)},
                  "without some kinds");
     if (p->net.cell != FRNN_CELL_LEAKY)
         return;
@@ -196,21 +200,36 @@ static void check_manners(const task *t, const ragged *r, const result *all) {
 /* ---- Batches that are not ragged --------------------------------------------------------------
  */
 
-/* Rows that do every step: the bits of a call that says nothing of them. */
+/* Rows that do every step: the bits of a call that says nothing of them. With a time structure rows
+ * are run one by one if it does, which is another order of sums over them. */
 static void check_even(const task *t) {
     const problem *p = &t->p;
     size_t *const lengths = memory(p->batch * sizeof *lengths);
     for (size_t b = 0; b < p->batch; b++)
         lengths[b] = p->steps;
     say("plain");
-    const result plain_one = train(t, (manner){0});
+    result plain_one = train(t, (manner){0});
+    double *sums[ARRAYS] = {NULL};
+    const int structured = p->net.num_delays > 0 || p->net.num_groups > 0;
+    for (size_t i = PARAMS; i < ARRAYS && structured; i++)
+        if (plain_one.array[i].at != NULL) {
+            const size_t count = plain_one.array[i].size / p->items;
+            sums[i] = zeros(count);
+            add_numbers(p, &plain_one.array[i], sums[i], 0, count);
+            plain_one.array[i].at = NULL;
+        }
     for (int which = 1; which < 4; which++) {
         ragged r = {0};
         if (which & 1)
             ragged_lengths(&r, lengths, p->batch);
         if (which & 2)
             ragged_reset(&r, p->steps, p->batch, 0);
-        check_manner(t, &r, &plain_one, (manner){.strided = which == 1}, "not ragged");
+        say("not ragged");
+        const result other = ragged_train(t, &r, (manner){.strided = which == 1});
+        check_same(&plain_one, &other);
+        for (size_t i = PARAMS; i < ARRAYS; i++)
+            if (sums[i] != NULL)
+                check_sums(p, &other.array[i], sums[i]);
         ragged_free(&r);
     }
 }
@@ -295,6 +314,7 @@ static frnn_config draw_net(frnn_cell cell, frnn_dtype dtype, size_t input_size,
         net.input_size = hidden_size;
     else
         net.num_layers = 1 + below(2), net.num_directions = 1 + below(2);
+    draw_structure(&net, 0);
     return net;
 }
 

@@ -30,6 +30,8 @@ static void check_same(const result *a, const result *b) {
         if (s->at != NULL && t->at != NULL)
             CHECK(s->size == t->size && memcmp(s->at, t->at, s->size) == 0);
     }
+    if (a->clock.at != NULL)
+        CHECK(memcmp(a->clock.at, b->clock.at, a->clock.size) == 0);
 }
 
 /* The numbers differ by no more than `tolerance`, and `sums` for parameters, relative to the
@@ -70,9 +72,9 @@ static void check_parts(const task *t, const result *all) {
     check_manner(t, all, (manner){.without = NO_DX}, "without dx");
     check_manner(t, all, (manner){.without = NO_PARAMS, .strided = 1}, "without parameters");
     check_manner(t, all, (manner){.without = NO_PARAMS | NO_DX}, "of the state alone");
-    for (unsigned kind = 0; kind < KINDS; kind++)
+    for (unsigned kind = 0; kind < DELAYED - 1 + delay_count(&p->net); kind++)
         check_manner(t, all, (manner){.without = (unsigned)NO_KIND << kind}, "without one kind");
-    const unsigned some = NO_KIND * (unsigned)below(1 << KINDS);
+    const unsigned some = NO_KIND * (unsigned)below((size_t)1 << KINDS);
     check_manner(t, all, (manner){.without = some, .units = 1}, "some kinds in stretches");
     for (size_t i = 0; i < p->parts; i++) {
         const span *const at = &all->array[PARAMS + i * KINDS];
@@ -147,13 +149,16 @@ static task task_row(const task *t, size_t row) {
     }
     for (size_t k = 0; k < 2; k++) {
         const size_t n = state_width(&p->net, k), bytes = n * sizeof(double);
-        one.p.start.state[k] = memory(p->parts * bytes);
-        one.dstate[k] = memory(p->parts * bytes);
-        for (size_t i = 0; i < p->parts; i++) {
+        const size_t slots = state_slots(&p->net, k);
+        one.p.start.state[k] = memory(slots * bytes);
+        one.dstate[k] = memory(slots * bytes);
+        for (size_t i = 0; i < slots; i++) {
             memcpy(one.p.start.state[k] + i * n, p->start.state[k] + (i * B + row) * n, bytes);
             memcpy(one.dstate[k] + i * n, t->dstate[k] + (i * B + row) * n, bytes);
         }
     }
+    if (p->start.clock != NULL)
+        one.p.start.clock = &p->start.clock[row];
     return one;
 }
 
@@ -227,8 +232,8 @@ static void check_slope(task *t, double *values, size_t i, const span *gradient,
 
 static void check_slopes(task *t, const result *all, int rounds) {
     static const char *const names[] = {
-        "slope of weight_ih", "slope of weight_hh", "slope of bias_ih", "slope of bias_hh",
-        "slope of alpha",     "slope of weight_hr", "slope of peephole"};
+        "slope of weight_ih", "slope of weight_hh", "slope of bias_ih",  "slope of bias_hh",
+        "slope of alpha",     "slope of weight_hr", "slope of peephole", "slope of a later delay"};
     problem *p = &t->p;
     const size_t rows = p->steps * p->batch;
     for (int n = 0; n < rounds; n++) {
@@ -244,9 +249,22 @@ static void check_slopes(task *t, const result *all, int rounds) {
             double *const values = p->weights[part][kind];
             if (count == 0 || (kind == ALPHA && fabs(values[i] - 0.5) > 0.4999))
                 continue; /* there is no alpha beyond 0 and 1 */
-            check_slope(t, values, i, &all->array[PARAMS + part * KINDS + kind], 1, names[kind]);
+            if (connected(p, part, kind, i))
+                check_slope(t, values, i, &all->array[PARAMS + part * KINDS + kind], 1,
+                            names[kind < DELAYED ? kind : DELAYED]);
         }
     }
+}
+
+/* Connections that there are not have no gradient. */
+static void check_holes(const problem *p, const result *all) {
+    size_t wrong = 0;
+    say("holes");
+    for (size_t n = 0; n < p->parts * KINDS; n++)
+        for (size_t i = 0; i < param_count(&p->net, n / KINDS, n % KINDS); i++)
+            wrong += !connected(p, n / KINDS, n % KINDS, i) &&
+                     number(p, &all->array[PARAMS + n], i) != 0;
+    CHECK(wrong == 0);
 }
 
 /* Single precision finds what double precision finds for the same numbers. */
@@ -280,6 +298,12 @@ static void check_manners(const task *t, const result *whole) {
     check_manner(t, whole, (manner){.twice = 1}, "twice");
     check_manner(t, whole, (manner){.units = 1}, "stretches");
     check_manner(t, whole, (manner){.units = 40, .strided = 1}, "long stretches");
+    say("short stretches");
+    const result cut_often = train(t, (manner){.units = 2, .visits = 1, .strided = 1});
+    check_near(p, whole, p, &cut_often, p->items == 4 ? 1e-5 : 1e-12);
+    result bits = cut_often; /* but for sums over steps */
+    memset(bits.array + PARAMS, 0, (ARRAYS - PARAMS) * sizeof(span));
+    check_same(whole, &bits);
     if (p->net.cell == FRNN_CELL_LEAKY) {
         say("time axis");
         const result near = train(t, (manner){.time_axis = 1, .strided = 1});
@@ -304,6 +328,7 @@ static void check_net(const frnn_config *net, size_t steps, size_t batch, double
         best = i == 0 ? whole : best;
         check_same(&best, &whole);
         check_manners(&t, &whole);
+        check_holes(&t.p, &whole);
         if (all && below(2) > 0) {
             check_parts(&t, &whole);
             check_dy(&t);
@@ -333,6 +358,7 @@ static frnn_config draw_net(frnn_cell cell, frnn_dtype dtype, size_t input_size,
         net.num_layers = 1 + below(most_layers);
         net.num_directions = 1 + below(2);
     }
+    draw_structure(&net, 0);
     return net;
 }
 
@@ -367,7 +393,8 @@ static void check_long(frnn_cell cell, frnn_dtype dtype) {
 
 static void check_functions(frnn_cell cell, frnn_dtype dtype) {
     for (size_t first = 0; first < FRNN_ACTIVATION_COUNT; first++) {
-        const frnn_config net = net_of_functions(cell, dtype, first);
+        frnn_config net = net_of_functions(cell, dtype, first);
+        draw_structure(&net, 0);
         check_net(&net, 1 + below(7), 1 + below(3), WORK_SCALAR, 0);
     }
 }
@@ -398,7 +425,7 @@ static task unit_new(frnn_cell cell, frnn_dtype dtype, frnn_activation activatio
         at[kind] = memory(count * p->items);
         put(p->items, at[kind], random_values(p->items, count, all[kind], all[kind]), count);
     }
-    p->given[0] = weights_of(at);
+    p->given[0] = weights_of(at, NULL);
     frame_protect(&p->packed, PROT_READ | PROT_WRITE);
     CHECK(frnn_pack(&net, p->given, p->packed.at, p->packed.size) == FRNN_OK);
     frame_free(&t.packed_back);

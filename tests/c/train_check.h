@@ -12,7 +12,7 @@
 typedef struct task {
     problem p;
     frame packed_back;
-    double *dy, *dstate[2]; /* [T, B, D * P] and [L * D, B, state_width()] */
+    double *dy, *dstate[2]; /* [T, B, D * P] and [state_slots(), B, state_width()] */
 } task;
 
 /* Arrays of a result: contiguous, of the dtype of the net; at: NULL if there is none. */
@@ -22,7 +22,7 @@ typedef struct span {
     size_t size;
 } span;
 typedef struct result {
-    span array[ARRAYS];
+    span array[ARRAYS], clock; /* clocks after the last step; at: NULL without groups */
 } result;
 
 /* What is left out of a backward; from NO_KIND on, one bit for each kind of parameter. */
@@ -32,6 +32,8 @@ typedef struct manner {
     int strided;         /* x, y, dy and dx with random strides */
     size_t units;        /* stretches of so many checkpoint units at most; 0, two directions, or no
                             weights: one call */
+    int visits;          /* units are the shortest that there may be, in place of checkpoint units:
+                            sums over steps are then others */
     unsigned without;    /* NO_... */
     size_t dy_begin;     /* dy before this step is NaN */
     const result *start; /* gradients to add to; NULL: overwrite what is there */
@@ -65,7 +67,7 @@ static inline void task_pack_doubles(task *t) {
         void *at[KINDS];
         for (size_t kind = 0; kind < KINDS; kind++)
             at[kind] = param_count(&p->net, i, kind) > 0 ? p->weights[i][kind] : NULL;
-        p->given[i] = weights_of(at);
+        p->given[i] = weights_of(at, p->mask[i]);
     }
     frame_protect(&p->packed, PROT_READ | PROT_WRITE);
     CHECK(frnn_pack(&p->net, p->given, p->packed.at, p->packed.size) == FRNN_OK);
@@ -109,11 +111,16 @@ static inline frame frame_copy(const frame *from) {
     return to;
 }
 
-static inline void state_take(const problem *p, const frame *state, span *to) {
+static inline void state_take(const problem *p, const frame *state, result *to) {
     for (size_t i = 0; i < p->cell->states; i++) {
-        to[i] = span_new(state_count(p, p->batch, i) * p->items);
-        CHECK(frnn_state_get(&p->net, p->batch, state->at, state->size, i, to[i].at) == FRNN_OK);
+        const span s = to->array[STATE + i] = span_new(state_count(p, p->batch, i) * p->items);
+        CHECK(frnn_state_get(&p->net, p->batch, state->at, state->size, i, s.at) == FRNN_OK);
     }
+    if (p->net.num_groups == 0)
+        return;
+    unsigned long long *const clock = memory(p->batch * sizeof *clock);
+    CHECK(frnn_state_get_clock(&p->net, p->batch, state->at, state->size, clock) == FRNN_OK);
+    to->clock = (span){(unsigned char *)clock, p->batch * sizeof *clock};
 }
 
 /* An adjoint with these values, which come back unchanged. */
@@ -195,7 +202,7 @@ static inline result plain(const problem *p) {
     grid_fill(&x, p, 0, p->x, p->net.input_size);
     forward(p, &x, &y, 0, p->steps, &state, NULL, 0);
     r.array[Y] = grid_take(&y, p, p->width);
-    state_take(p, &state, &r.array[STATE]);
+    state_take(p, &state, &r);
     frame_free(&x.f);
     frame_free(&state);
     return r;
@@ -240,12 +247,26 @@ static inline void backward(const task *t, manner how, const back_call *c, size_
 
 #define STRETCHES 34 /* at most */
 
+/* The least stretch: as many steps as go side by side in each layer. */
+static inline size_t shortest_stretch(const frnn_config *net) {
+    size_t unit = 1;
+    for (size_t layer = 0; layer < net->num_layers; layer++) {
+        const size_t one = unit;
+        while (unit % span_of(net, layer) != 0)
+            unit += one;
+    }
+    return unit;
+}
+
 /* Where stretches begin and end: cuts[0] = 0 to cuts[count] = steps. All but the first are whole
- * checkpoint units. */
-static inline size_t *cut(size_t steps, size_t batch, size_t units, size_t *count) {
-    const size_t unit = frnn_checkpoint_unit(net, batch);
+ * units. */
+static inline size_t *cut(const problem *p, manner how, size_t *count) {
+    const int whole = p->net.num_directions == 2 || p->cell->gates == 0;
+    const size_t units = whole ? 0 : how.units;
+    const size_t unit =
+        how.visits ? shortest_stretch(&p->net) : frnn_checkpoint_unit(&p->net, p->batch);
     size_t *const cuts = memory((STRETCHES + 1) * sizeof *cuts);
-    size_t ends[STRETCHES], n = 0, left = steps;
+    size_t ends[STRETCHES], n = 0, left = p->steps;
     do {
         const size_t wanted = units == 0 || n == STRETCHES - 1 ? left : unit * (1 + below(units));
         ends[n++] = left;
@@ -271,8 +292,7 @@ static inline result train(const task *t, manner how) {
     frame_protect(&x.f, PROT_READ);
     frame_protect(&dy.f, PROT_READ);
     size_t count;
-    const int whole = p->net.num_directions == 2 || p->cell->gates == 0;
-    const size_t *const cuts = cut(T, B, whole ? 0 : how.units, &count);
+    const size_t *const cuts = cut(p, how, &count);
     frame *const states = memory((count + 1) * sizeof *states); /* before each of the stretches */
     states[0] = state_new(p, B, &p->start);
     for (size_t i = 0; i < count; i++) {
@@ -294,7 +314,7 @@ static inline result train(const task *t, manner how) {
         forward(p, &x, &y, cuts[i], cuts[i + 1], &states[i], &call.saved, how.time_axis);
         frame_protect(&call.saved, PROT_READ);
         if (i == count - 1)
-            state_take(p, &states[i], &r.array[STATE]);
+            state_take(p, &states[i], &r);
         const frame before = frame_copy(&call.adjoint);
         backward(t, how, &call, cuts[i], cuts[i + 1]);
         if (how.twice) {
