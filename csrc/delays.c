@@ -106,10 +106,30 @@ static void keep_begin(const frnn_part_run *run, const ring *h, const ring *c) {
         memcpy(run->keep_c0 + slot * c->bytes, ring_at(c, run->position, steps - slot), c->bytes);
 }
 
+/* Steps of the visit at a position: within a span, in even parts of at most `side` steps. */
+static size_t visit_steps(const frnn_part *part, size_t side, uint64_t position, size_t left) {
+    const size_t past = (size_t)(position % part->span);
+    const size_t parts = (part->span - 1) / side + 1, even = (part->span - 1) / parts + 1;
+    return frnn_min(frnn_min(even - past % even, part->span - past), left);
+}
+
+/* Steps of a chunk: as many whole visits as fit, one at least. */
+static size_t chunk_steps(const frnn_part *part, size_t side, uint64_t position, size_t most,
+                          size_t left) {
+    size_t steps = 0;
+    while (steps < left) {
+        const size_t next = visit_steps(part, side, position + steps, left - steps);
+        if (steps > 0 && steps + next > most)
+            break;
+        steps += next;
+    }
+    return steps;
+}
+
 void frnn_delays_forward(const frnn_part_run *given) {
     frnn_part_run run = *given;
     const frnn_part *part = run.part;
-    const size_t batch = run.batch, chunk = frnn_part_chunk(part, run.itemsize, batch);
+    const size_t batch = run.batch, most = frnn_part_chunk(part, run.itemsize, batch);
     const size_t side = frnn_loop_rows(part, run.itemsize, batch) / batch;
     frnn_workspace w;
     frnn_loop l;
@@ -125,17 +145,15 @@ void frnn_delays_forward(const frnn_part_run *given) {
     l.fold = l.fold && side * batch <= FRNN_FOLD_ROWS && (side == 1 || even);
     if (run.keep_h0 != NULL)
         keep_begin(&run, &h, &c);
-    for (size_t done = 0; done < run.steps;) {
-        const size_t steps = frnn_min(chunk, run.steps - done);
+    for (size_t done = 0, steps; done < run.steps; done += steps) {
+        const uint64_t position = run.position + done;
         char *const gates = frnn_loop_gates(&l, (run.begin + done) * batch);
+        steps = chunk_steps(part, side, position, most, run.steps - done);
         if (!l.fold)
             frnn_loop_project(&run, done, steps, gates, l.step.partial);
         for (size_t i = 0, together; i < steps; i += together) {
-            const uint64_t position = run.position + done + i;
-            together = frnn_min(part->span - (size_t)(position % part->span), steps - i);
-            together = frnn_min(together, side);
-            visit(&l, &h, &c, done + i, together, position, gates + i * batch * l.gates_bytes);
+            together = visit_steps(part, side, position + i, steps - i);
+            visit(&l, &h, &c, done + i, together, position + i, gates + i * batch * l.gates_bytes);
         }
-        done += steps;
     }
 }

@@ -30,6 +30,28 @@ static void check_same(const result *a, const result *b, int params) {
         check_span(&a->array[i], &b->array[i]);
 }
 
+/* The outputs and the state after all in every bit, gradients but for rounding, relative to the
+ * largest of an array or 1. */
+static void check_near(const problem *p, const result *a, const result *b) {
+    const double terms = (double)(p->steps * p->batch);
+    const double rounding = (p->items == 4 ? 1e-5 : 1e-13) * (1 + 0.1 * sqrt(terms));
+    for (size_t i = Y; i < ARRAYS; i++) {
+        const size_t count = i < DX ? 0 : a->array[i].size / p->items;
+        double *const one = memory(count * sizeof *one), *const other = memory(count * sizeof *one);
+        double largest = 1;
+        size_t wrong = 0;
+        if (i < DX)
+            check_span(&a->array[i], &b->array[i]);
+        get(p->items, one, a->array[i].at, count);
+        get(p->items, other, b->array[i].at, count);
+        for (size_t j = 0; j < count; j++)
+            largest = fmax(largest, fabs(one[j]));
+        for (size_t j = 0; j < count; j++)
+            wrong += !(fabs(one[j] - other[j]) <= rounding * largest);
+        CHECK(wrong == 0);
+    }
+}
+
 /* Another net with the same weights, input and start. */
 static task task_like(const task *t, const frnn_config *net) {
     task other = *t;
@@ -99,7 +121,7 @@ static void check_trivial(frnn_cell cell, frnn_dtype dtype) {
     memory_free();
 }
 
-/* A mask: zeros in the dense matrix. */
+/* A mask: zeros in the dense matrix. Backwards its products are summed in another order. */
 static void check_masked(frnn_cell cell, frnn_dtype dtype) {
     frnn_config net = draw_net(cell, dtype);
     if (below(3) > 0)
@@ -128,7 +150,7 @@ static void check_masked(frnn_cell cell, frnn_dtype dtype) {
             if (!connected(&t.p, i / KINDS, i % KINDS, j))
                 memset(all.array[PARAMS + i].at + j * t.p.items, 0, t.p.items);
     say("dense with zeros");
-    check_same(&masked, &all, 1);
+    check_near(&t.p, &masked, &all);
     task_free(&dense);
     task_free(&t);
     memory_free();
@@ -323,12 +345,12 @@ static void check_limits(frnn_cell cell, frnn_dtype dtype) {
     net.num_delays = cell == FRNN_CELL_MINGRU ? 1 : FRNN_MAX_DELAYS;
     for (size_t i = 0; i < net.num_delays; i++)
         net.delays[i] = 3 * (i + 1);
-    check_pieces(&net, 140, 1 + below(3));
+    check_pieces(&net, 100, 1 + below(2));
     net.delays[0]--;
-    check_pieces(&net, 140, 1 + below(3));
+    check_pieces(&net, 100, 1 + below(2));
     net.num_delays = 1; /* far longer than the sequence */
-    net.delays[0] = 3000;
-    check_pieces(&net, 1 + below(70), 1 + below(3));
+    net.delays[0] = 300;
+    check_pieces(&net, 1 + below(70), 1);
 }
 
 int main(void) {
