@@ -194,6 +194,7 @@ int frnn_layout(const frnn_config *net, size_t steps, size_t batch, size_t index
 
 /* What a part is, without where it lies. */
 frnn_part frnn_part_shape(const frnn_config *net, size_t layer);
+void frnn_part_fill(const frnn_config *net, size_t layer, frnn_part *part);
 
 /* The slot of a ring for step `slot` of those that a state holds, the oldest of them first. */
 size_t frnn_ring_slot(const frnn_part *part, uint64_t position, int c, size_t slot);

@@ -306,38 +306,45 @@ static void count_sums(const frnn_config *net, frnn_part *part) {
     }
 }
 
-frnn_part frnn_part_shape(const frnn_config *net, size_t layer) {
+/* Field by field: a stream asks for several parts at every step, and to clear them would be felt.
+ */
+void frnn_part_fill(const frnn_config *net, size_t layer, frnn_part *part) {
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
-    const size_t output_size = frnn_output_size(net), blocks = frnn_blocks(net);
-    const size_t output_blocks = net->num_groups > 0 ? blocks : frnn_blocks_of(output_size);
-    frnn_part part = {
-        .input_size = frnn_layer_input(net, layer),
-        .hidden_size = net->hidden_size,
-        .blocks = blocks,
-        .gates = cell->gates,
-        .slots = cell->gates + (cell->apart != 0),
-        .back_slots = cell->gates + (cell->apart == 2),
-        .output_size = output_size,
-        .output_blocks = output_blocks,
-        .vectors = summed_vectors(net) + (net->cell == FRNN_CELL_GRU),
-        .sums = summed_vectors(net),
-        .width = blocks * FRNN_BLOCK,
-        .ld = blocks * FRNN_BLOCK + FRNN_STAGGER,
-        .h_ld = output_blocks * FRNN_BLOCK + FRNN_STAGGER,
-        .recurrent = cell->gates > 0 && net->cell != FRNN_CELL_MINGRU,
-        .projected = net->proj_size > 0,
-        .reset_before = net->cell == FRNN_CELL_GRU_RESET_BEFORE,
-        .derived = cell->memory && cell->states == 1,
-        .net = net,
-        .structured = net->num_groups > 0 || net->num_delays > 0,
-        .groups = net->num_groups,
-        .mask_blocks = net->num_groups > 0 ? 0 : net->mask_blocks,
-        .dz_units = net->num_groups > 0 ? blocks * FRNN_BLOCK : net->hidden_size,
-    };
-    set_delays(net, layer, &part);
-    part.dz_slots = part.back_slots + (part.reset_before && part.num_delays > 1);
-    if (part.groups > 0)
-        count_sums(net, &part);
+    part->input_size = frnn_layer_input(net, layer);
+    part->hidden_size = net->hidden_size;
+    part->blocks = frnn_blocks(net);
+    part->gates = cell->gates;
+    part->slots = cell->gates + (cell->apart != 0);
+    part->back_slots = cell->gates + (cell->apart == 2);
+    part->output_size = frnn_output_size(net);
+    part->output_blocks = net->num_groups > 0 ? part->blocks : frnn_blocks_of(part->output_size);
+    part->sums = summed_vectors(net);
+    part->vectors = part->sums + (net->cell == FRNN_CELL_GRU);
+    part->width = part->blocks * FRNN_BLOCK;
+    part->ld = part->width + FRNN_STAGGER;
+    part->h_ld = part->output_blocks * FRNN_BLOCK + FRNN_STAGGER;
+    part->recurrent = cell->gates > 0 && net->cell != FRNN_CELL_MINGRU;
+    part->projected = net->proj_size > 0;
+    part->reset_before = net->cell == FRNN_CELL_GRU_RESET_BEFORE;
+    part->derived = cell->memory && cell->states == 1;
+    part->net = net;
+    part->structured = net->num_groups > 0 || net->num_delays > 0;
+    part->groups = net->num_groups;
+    part->mask_blocks = net->num_groups > 0 ? 0 : net->mask_blocks;
+    part->dz_units = net->num_groups > 0 ? part->width : net->hidden_size;
+    part->interpolated = 0;
+    set_delays(net, layer, part);
+    part->dz_slots = part->back_slots + (part->reset_before && part->num_delays > 1);
+    part->w_ih = part->w_hh = part->bias = part->vector = part->w_hr = part->zeros = 0;
+    part->list_begin = part->list_k = part->h = part->c = part->kept = part->kept_sums = 0;
+    part->kept_elements = part->window_elements = 0;
+    if (part->groups > 0)
+        count_sums(net, part);
+}
+
+frnn_part frnn_part_shape(const frnn_config *net, size_t layer) {
+    frnn_part part;
+    frnn_part_fill(net, layer, &part);
     return part;
 }
 

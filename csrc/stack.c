@@ -33,7 +33,7 @@ static int append_part(const frnn_config *net, size_t steps, size_t batch, size_
     (void)steps;
     const frnn_cell_info *cell = frnn_cell_get(net->cell);
     const size_t itemsize = frnn_itemsize(net->dtype);
-    *part = frnn_part_shape(net, layer);
+    frnn_part_fill(net, layer, part);
     const int clocks = part->groups > 0;
     const size_t ring = cell->gates > 0 && !clocks ? part->ring : 1;
     const size_t projected = part->projected ? part->output_blocks * FRNN_BLOCK : 0;
@@ -65,7 +65,7 @@ static int total(const frnn_config *net, size_t batch, size_t *packed_size, size
 }
 
 frnn_part frnn_part_get(const frnn_config *net, size_t batch, size_t index) {
-    frnn_part part = {0};
+    frnn_part part; /* laid out in any case: the sizes of the net fit */
     size_t packed, state;
     frnn_layout(net, 0, batch, index, append_part, &part, &packed, &state);
     return part;

@@ -326,43 +326,57 @@ static void project(const frnn_project *s) {
     }
 }
 
-/* A recurrent product of a step for a group of blocks that starts at `block`, added to or put into
- * the gates: `gates` of them from slot `first` on, of `slots`. Piece after piece the chains go on
- * from where they stand. */
-INLINE void recur_group(const int gates, const int slots, const int first, const frnn_step *s,
-                        const void *weights, const frnn_piece *pieces, size_t past_row,
-                        size_t block, size_t panels) {
-    const size_t panel = (size_t)gates * FRNN_BLOCK, rows = s->row_end - s->row_begin;
-    const size_t out_block = (size_t)slots * FRNN_BLOCK;
-    const real *w = (const real *)weights + block * s->recurrent_size * panel;
-    real *const partial = (real *)s->partial + s->row_begin * FRNN_PARTIAL;
+/* What is the same in all pieces of a recurrent product of a step, for a group of blocks that
+ * starts at `block`: added to or put into the gates, `gates` of them from slot `first` on, of
+ * `slots`. */
+INLINE product recur_product(const int gates, const int slots, const int first, const frnn_step *s,
+                             const void *weights, const frnn_piece *piece, size_t past_row,
+                             size_t block) {
+    const size_t panel = (size_t)gates * FRNN_BLOCK, out_block = (size_t)slots * FRNN_BLOCK;
     real *const out = (real *)s->gates + s->row_begin * s->gates_row + block * out_block +
                       (size_t)first * FRNN_BLOCK;
-    const real *init = zeros;
+    const product p = {
+        .rows = s->row_end - s->row_begin,
+        .a = (const real *)piece->past + s->row_begin * past_row,
+        .a_row = (ptrdiff_t)past_row,
+        .w = (const real *)weights + block * s->recurrent_size * panel,
+        .w_block = s->recurrent_size * panel,
+        .k = piece->k,
+        .init = zeros,
+        .init_row = 0,
+        .add = out,
+        .out = out,
+        .out_row = (ptrdiff_t)s->gates_row,
+        .out_block = out_block,
+        .apart = first + gates == slots - 1,
+    };
+    return p;
+}
+
+/* Piece after piece: the chains go on from where they stand. */
+INLINE void recur_pieces(const int gates, const int slots, const int first, const frnn_step *s,
+                         const void *weights, const frnn_piece *pieces, size_t past_row,
+                         size_t block, size_t panels) {
+    const size_t panel = (size_t)gates * FRNN_BLOCK;
+    real *const partial = (real *)s->partial + s->row_begin * FRNN_PARTIAL;
+    const product whole =
+        recur_product(gates, slots, first, s, weights, &pieces[0], past_row, block);
+    const real *w = whole.w, *init = zeros;
     size_t init_row = 0;
     if (s->start != NULL) {
         init = (const real *)s->start + s->row_begin * s->sums_row + block * panel;
         init_row = s->sums_row;
     }
     for (size_t i = 0; i < s->num_pieces; i++) {
-        product p = {
-            .rows = rows,
-            .a = (const real *)pieces[i].past + s->row_begin * past_row,
-            .a_row = (ptrdiff_t)past_row,
-            .w = w,
-            .w_block = s->recurrent_size * panel,
-            .k = pieces[i].k,
-            .init = init,
-            .init_row = (ptrdiff_t)init_row,
-            .add = out,
-            .out = out,
-            .out_row = (ptrdiff_t)s->gates_row,
-            .out_block = out_block,
-            .apart = first + gates == slots - 1,
-        };
+        product p = whole;
+        p.a = (const real *)pieces[i].past + s->row_begin * past_row;
+        p.w = w;
+        p.k = pieces[i].k;
+        p.init = init;
+        p.init_row = (ptrdiff_t)init_row;
         if (i + 1 < s->num_pieces) {
             real *sums = partial;
-            size_t sums_row = rows > TILE_ROWS ? FRNN_PARTIAL : panels * FRNN_BLOCK;
+            size_t sums_row = p.rows > TILE_ROWS ? FRNN_PARTIAL : panels * FRNN_BLOCK;
             if (pieces[i].sums != NULL) {
                 sums = (real *)pieces[i].sums + s->row_begin * s->sums_row + block * panel;
                 sums_row = s->sums_row;
@@ -377,4 +391,12 @@ INLINE void recur_group(const int gates, const int slots, const int first, const
         product_group(gates, &p, panels, partial);
         w += pieces[i].k * panel;
     }
+}
+
+/* The one piece of a plain net. */
+INLINE void recur_whole(const int gates, const int slots, const int first, const frnn_step *s,
+                        const void *weights, const frnn_piece *piece, size_t past_row, size_t block,
+                        size_t panels) {
+    product p = recur_product(gates, slots, first, s, weights, piece, past_row, block);
+    product_group(gates, &p, panels, (real *)s->partial + s->row_begin * FRNN_PARTIAL);
 }

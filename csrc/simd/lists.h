@@ -14,7 +14,7 @@
 #define LIST_CHAINS 1
 #endif
 #define LIST_ROWS   6
-#define LIST_BLOCKS 8
+#define LIST_BLOCKS 4 /* each has pointers of its own, for which there are registers */
 
 typedef struct list_product {
     const frnn_piece *pieces;
@@ -81,8 +81,10 @@ INLINE void list_tile(const int rows, const int blocks, const int gates, const l
 INLINE void recur_lists(const int gates, const int slots, const int first, const frnn_step *s,
                         const void *weights, const frnn_piece *pieces, size_t past_row,
                         size_t block, size_t panels) {
-    enum { B1 = LIST_MOST(1, 8), B2 = LIST_MOST(2, 8), B3 = LIST_MOST(3, 8), B4 = LIST_MOST(4, 8) };
-    enum { R1 = LIST_MOST(1, 6), R2 = LIST_MOST(2, 6), R3 = LIST_MOST(3, 6), R4 = LIST_MOST(4, 6) };
+    enum { B1 = LIST_MOST(1, LIST_BLOCKS), B2 = LIST_MOST(2, LIST_BLOCKS) };
+    enum { B3 = LIST_MOST(3, LIST_BLOCKS), B4 = LIST_MOST(4, LIST_BLOCKS) };
+    enum { R1 = LIST_MOST(1, LIST_ROWS), R2 = LIST_MOST(2, LIST_ROWS) };
+    enum { R3 = LIST_MOST(3, LIST_ROWS), R4 = LIST_MOST(4, LIST_ROWS) };
     const int most_blocks = gates == 1 ? B1 : gates == 2 ? B2 : gates == 3 ? B3 : B4;
     const int most_rows = gates == 1 ? R1 : gates == 2 ? R2 : gates == 3 ? R3 : R4;
     const size_t rows = s->row_end - s->row_begin, end = block + panels / (size_t)gates;
@@ -93,32 +95,34 @@ INLINE void recur_lists(const int gates, const int slots, const int first, const
         .out_row = s->gates_row,
         .apart = first + gates == slots - 1,
     };
-    while (block < end) {
-        const size_t blocks = rows == 1 && end - block >= (size_t)most_blocks ? most_blocks : 1;
+    for (size_t blocks; block < end; block += blocks) {
+        blocks = rows > 1 ? 1 : end - block >= (size_t)most_blocks ? (size_t)most_blocks : 1;
+        if (rows == 1 && most_blocks > 2 && blocks == 1 && end - block >= 2)
+            blocks = 2;
         for (size_t b = 0; b < blocks; b++) {
             const size_t begin = s->lists->begin[block + b];
             p.columns[b] = s->lists->columns + begin;
             p.counts[b] = s->lists->begin[block + b + 1] - begin;
             p.w[b] = (const real *)weights + begin * s->num_pieces * (size_t)gates * FRNN_BLOCK;
         }
-        for (size_t row = s->row_begin; row < s->row_end;) {
+        for (size_t row = s->row_begin, height; row < s->row_end; row += height) {
             const size_t left = s->row_end - row;
             for (size_t b = 0; b < blocks; b++)
                 p.out[b] = (real *)s->gates + row * s->gates_row +
                            ((block + b) * (size_t)slots + (size_t)first) * FRNN_BLOCK;
             p.row = row;
-            if (blocks > 1) {
+            height = 1;
+            if (most_blocks > 1 && blocks == (size_t)most_blocks) {
                 list_tile(1, most_blocks, gates, &p);
-                row++;
+            } else if (most_blocks > 2 && blocks == 2) {
+                list_tile(1, most_blocks > 2 ? 2 : 1, gates, &p);
             } else if (most_rows > 1 && left >= (size_t)most_rows) {
                 list_tile(most_rows, 1, gates, &p);
-                row += (size_t)most_rows;
+                height = (size_t)most_rows;
             } else {
                 list_tile(1, 1, gates, &p);
-                row++;
             }
         }
-        block += blocks;
     }
 }
 

@@ -140,7 +140,7 @@ static inline double work(const frnn_config *net, size_t steps, size_t batch) {
     const double G = (double)frnn_cell_get(net->cell)->gates, d = (double)delay_count(net);
     const double slots = net->num_delays > 0 ? (double)state_slots(net, 0) : 0;
     return (double)(steps * batch) * D * H * (4 + G * (inputs + d * H) + (double)net->proj_size) +
-           (double)batch * slots * (H + 16) * 4;
+           (double)batch * slots * (H + 16) * 16;
 }
 
 /* ---- Options ----------------------------------------------------------------------------------
@@ -208,8 +208,8 @@ static inline void draw_delays(frnn_config *net, int fractions) {
 
 /* Groups of any sizes, in any order. */
 static inline void draw_groups(frnn_config *net) {
-    const size_t H = net->hidden_size, most = H < FRNN_MAX_GROUPS ? H : FRNN_MAX_GROUPS;
-    const size_t count = 1 + below(below(8) > 0 && most > 5 ? 5 : most), how = below(3);
+    const size_t H = net->hidden_size, most = H < 20 ? H : 20;
+    const size_t count = 1 + below(below(16) > 0 && most > 5 ? 5 : most), how = below(3);
     size_t left = H;
     net->num_groups = count;
     net->full = below(3) == 0;
@@ -273,6 +273,24 @@ static inline void set_options(frnn_config *net) {
     net->peephole = 1;
     net->cell_clip = 0.5;
     net->output_activation = (frnn_function){FRNN_SOFTSIGN, 0, 0};
+}
+
+/* Delays, or clocks where the cell can have them, and a mask where it can: of a net of five units
+ * that has no options. */
+static inline void set_structure(frnn_config *net, int delays) {
+    const int recurrent = net->cell != FRNN_CELL_MINGRU;
+    if (net->cell == FRNN_CELL_LEAKY)
+        return;
+    net->mask_blocks = recurrent;
+    if (delays || net->cell == FRNN_CELL_GRU_RESET_BEFORE) {
+        net->num_delays = recurrent ? 2 : 1;
+        net->delays[0] = 1;
+        net->delays[1] = recurrent ? 3 : 0;
+        return;
+    }
+    net->num_groups = 2;
+    net->periods[0] = 1, net->periods[1] = 2;
+    net->group_sizes[0] = 2, net->group_sizes[1] = 3;
 }
 
 /* Nets with the options that set_options() sets, but for one; 0 if there is no such number. */

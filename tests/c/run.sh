@@ -20,6 +20,7 @@ done
 
 for test in test_safetensors test_model test_architecture test_structure_keys \
     test_structure_tensors test_library test_refusals test_train test_train_refusals test_ragged \
+    test_ragged_refusals test_structures test_structure_refusals test_structure_buffers \
     test_gated test_vmath; do
     echo "== $compiler $* $test"
     "$compiler" "${flags[@]}" "tests/c/$test.c" "$work"/*.o -lm -o "$work/program"

@@ -34,6 +34,30 @@ static int other_structure(frnn_config *net, int number) {
     return (size_t)number < count;
 }
 
+/* Every buffer has to have the size that is asked for. */
+static void check_space(const task *t, const frnn_run *run, const frnn_back *back) {
+    const problem *p = &t->p;
+    const frame *const packed = &p->packed, *const packed_back = &t->packed_back;
+    size_t scratch = 0, back_scratch = 0;
+    CHECK(frnn_scratch_size(&p->net, run->steps, run->batch, &scratch) == FRNN_OK);
+    CHECK(frnn_backward_scratch_size(&p->net, run->steps, run->batch, &back_scratch) == FRNN_OK);
+    frnn_run runs[] = {*run, *run, *run};
+    runs[0].state_size--;
+    runs[1].scratch_size = scratch - 1;
+    runs[2].saved_size--;
+    for (size_t i = 0; i < COUNT(runs); i++)
+        CHECK(frnn_forward(&p->net, packed->at, packed->size, &runs[i]) == FRNN_E_SPACE);
+    CHECK(frnn_forward(&p->net, packed->at, packed->size - 1, run) == FRNN_E_SPACE);
+    frnn_back backs[] = {*back, *back, *back};
+    backs[0].adjoint_size--;
+    backs[1].scratch_size = back_scratch - 1;
+    backs[2].saved_size--;
+    for (size_t i = 0; i < COUNT(backs); i++)
+        CHECK(frnn_backward(&p->net, packed_back->at, packed_back->size, &backs[i]) ==
+              FRNN_E_SPACE);
+    CHECK(frnn_backward(&p->net, packed_back->at, packed_back->size - 1, back) == FRNN_E_SPACE);
+}
+
 /* A large buffer that holds what another net has put there. */
 static void check_strangers(const frnn_config *given) {
     const task t = task_new(given, 4, 2, 1);
@@ -58,6 +82,7 @@ static void check_strangers(const frnn_config *given) {
     frame_protect(&state, PROT_READ);
     frame_protect(&grad, PROT_READ);
     frame_protect(&y, PROT_READ);
+    check_space(&t, &run, &back);
     for (int i = 0; other_structure(&other, i); i++, other = p->net) {
         problem q = problem_new(&other, 4, 2, 1);
         void *const values = memory(4096);

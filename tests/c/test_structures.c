@@ -312,15 +312,17 @@ static void check_rests(frnn_cell cell, frnn_dtype dtype) {
 /* ---- As many as there may be ------------------------------------------------------------------
  */
 
-/* One call, stretches and single steps of a net at the limits. */
+/* One call and stretches of a net at the limits. */
 static void check_pieces(const frnn_config *net, size_t steps, size_t batch) {
     const task t = task_new(net, steps, batch, 1);
     say_task(&t);
     const result all = train(&t, (manner){0}), forward_only = plain(&t.p);
     check_same(&all, &forward_only, 0);
-    const result cut_often = train(&t, (manner){.units = 1, .visits = 1, .strided = 1});
-    say("short stretches");
-    check_same(&all, &cut_often, 0);
+    if (net->num_groups == 0) { /* whose scratch is not large */
+        const result cut_often = train(&t, (manner){.units = 1, .visits = 1, .strided = 1});
+        say("short stretches");
+        check_same(&all, &cut_often, 0);
+    }
     const result cut_rarely = train(&t, (manner){.units = 1});
     say("stretches");
     check_same(&all, &cut_rarely, 1);
@@ -338,7 +340,7 @@ static void check_limits(frnn_cell cell, frnn_dtype dtype) {
             net.periods[i] = i % 2 > 0 ? 1 + below(20) : i + 1;
         }
         net.full = (int)below(2);
-        check_pieces(&net, 70, 1 + below(3));
+        check_pieces(&net, 70, 2);
     }
     net = (frnn_config)FRNN_CONFIG(cell, 3, 5);
     net.dtype = dtype;
@@ -360,7 +362,7 @@ int main(void) {
         for (int n = 0; n < 2 * FRNN_CELL_LEAKY; n++) {
             const frnn_cell cell = (frnn_cell)(n / 2);
             const frnn_dtype dtype = (frnn_dtype)(n % 2);
-            for (int round = 0; round < 8 / NETS_PART; round++) {
+            for (int round = 0; round < 4 / NETS_PART; round++) {
                 check_trivial(cell, dtype);
                 check_interleaved(cell, dtype);
                 check_stack(cell, dtype);
@@ -371,7 +373,8 @@ int main(void) {
                 if (cell != FRNN_CELL_MINGRU && cell != FRNN_CELL_GRU_RESET_BEFORE)
                     check_masked_clocks(cell, dtype);
             }
-            check_limits(cell, dtype);
+            if ((i + (size_t)cell + (size_t)dtype) % (2 * NETS_PART) == 0)
+                check_limits(cell, dtype);
         }
     }
     return report();

@@ -329,8 +329,11 @@ static void check_cell(frnn_cell cell, frnn_dtype dtype, size_t directions, int 
     net.dtype = dtype;
     net.num_layers = frnn_cell_get(cell)->gates > 0 ? 2 : 1;
     net.num_directions = directions;
-    if (options)
+    if (options == 1)
         set_options(&net);
+    if (options == 2)
+        set_structure(&net, 1);
+    net.mask_blocks = 0; /* other nets have other sizes with one */
     say_net(&net, 3, 2, frnn_isa());
     training_new(&t, &net);
     check_sizes(&t);
@@ -348,10 +351,10 @@ int main(void) {
     prepare();
     for (size_t i = 0; frnn_isa_available(i) != NULL; i++) {
         CHECK(frnn_isa_set(frnn_isa_available(i)) == FRNN_OK);
-        for (int n = 0; n < 4 * FRNN_CELL_COUNT; n++) {
-            const frnn_cell cell = (frnn_cell)(n / 4);
+        for (int n = 0; n < 6 * FRNN_CELL_COUNT; n++) {
+            const frnn_cell cell = (frnn_cell)(n / 6);
             for (size_t D = 1; D <= (frnn_cell_get(cell)->gates > 0 ? 2 : 1); D++)
-                check_cell(cell, (frnn_dtype)(n % 2), D, n / 2 % 2);
+                check_cell(cell, (frnn_dtype)(n % 2), D, n / 2 % 3);
         }
     }
     return report();

@@ -104,29 +104,39 @@ INLINE void step_input(const int gates, const int slots, const frnn_step *s, siz
     }
 }
 
-/* The recurrent product, of a matrix that is stored whole or in lists. */
-INLINE void recur(const int gates, const int slots, const int first, const frnn_step *s,
-                  const void *w, const frnn_piece *pieces, size_t past_row, size_t block,
-                  size_t panels) {
-    if (s->lists == NULL)
-        recur_group(gates, slots, first, s, w, pieces, past_row, block, panels);
-    else
-        recur_lists(gates, slots, first, s, w, pieces, past_row, block, panels);
-}
+/* The recurrent product, shared by the cells of one number of gates, so it is not inlined into
+ * each; nor is that of time structures into the plain one. */
+#define FRNN_DEFINE_RECUR(name, gates, slots, first)                                               \
+    NOINLINE void name##_structured(const frnn_step *s, const void *w, const frnn_piece *pieces,   \
+                                    size_t past_row, size_t block, size_t panels) {                \
+        if (s->lists != NULL)                                                                      \
+            recur_lists(gates, slots, first, s, w, pieces, past_row, block, panels);               \
+        else                                                                                       \
+            recur_pieces(gates, slots, first, s, w, pieces, past_row, block, panels);              \
+    }                                                                                              \
+    INLINE void name##_of(const frnn_step *s, const void *w, const frnn_piece *pieces,             \
+                          size_t past_row, size_t block, size_t panels) {                          \
+        if (s->num_pieces == 1 && s->start == NULL && s->lists == NULL)                            \
+            recur_whole(gates, slots, first, s, w, pieces, past_row, block, panels);               \
+        else                                                                                       \
+            name##_structured(s, w, pieces, past_row, block, panels);                              \
+    }
+FRNN_DEFINE_RECUR(recur_1, 1, 1, 0)
+FRNN_DEFINE_RECUR(recur_3, 3, 4, 0)
+FRNN_DEFINE_RECUR(recur_4, 4, 4, 0)
 
-/* It is shared by the cells of one number of gates, so it is not inlined into each. */
 typedef void (*recur_function)(const frnn_step *s, size_t block, size_t panels);
 
 static void recur_1(const frnn_step *s, size_t block, size_t panels) {
-    recur(1, 1, 0, s, s->w_hh, s->pieces, s->past_row, block, panels);
+    recur_1_of(s, s->w_hh, s->pieces, s->past_row, block, panels);
 }
 
 static void recur_3(const frnn_step *s, size_t block, size_t panels) {
-    recur(3, 4, 0, s, s->w_hh, s->pieces, s->past_row, block, panels);
+    recur_3_of(s, s->w_hh, s->pieces, s->past_row, block, panels);
 }
 
 static void recur_4(const frnn_step *s, size_t block, size_t panels) {
-    recur(4, 4, 0, s, s->w_hh, s->pieces, s->past_row, block, panels);
+    recur_4_of(s, s->w_hh, s->pieces, s->past_row, block, panels);
 }
 
 /* What a step does: for a group of blocks the input part, if that is still to be done, of

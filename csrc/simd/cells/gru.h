@@ -93,8 +93,11 @@ FRNN_DEFINE_BACK_PLAIN(gru, 3, 4, recur_back_3, saved_hidden, gru_back)
 
 /* ---- reset before --------------------------------------------------------------------------- */
 
+FRNN_DEFINE_RECUR(recur_first, 2, 4, 0)
+FRNN_DEFINE_RECUR(recur_last, 1, 4, GRU_U)
+
 static void recur_2_of_3(const frnn_step *s, size_t block, size_t panels) {
-    recur(2, 4, 0, s, s->w_hh, s->pieces, s->past_row, block, panels);
+    recur_first_of(s, s->w_hh, s->pieces, s->past_row, block, panels);
 }
 
 /* The matrix of the last gate lies behind that of the others, which has two blocks for each of its
@@ -104,7 +107,7 @@ static void recur_last_of_3(const frnn_step *s, size_t block, size_t panels) {
     const size_t columns =
         s->lists == NULL ? blocks * s->recurrent_size : s->lists->begin[blocks] * s->num_pieces;
     const real *w = (const real *)s->w_hh + columns * 2 * FRNN_BLOCK;
-    recur(1, 4, GRU_U, s, w, s->reset_pieces, s->ld, block, panels);
+    recur_last_of(s, w, s->reset_pieces, s->ld, block, panels);
 }
 
 INLINE void gru_reset_state(const units *u, const frnn_config *net, const int plain,
