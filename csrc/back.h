@@ -30,6 +30,16 @@ typedef struct frnn_back_space {
     size_t size;
 } frnn_back_space;
 
+/* Where the weights of a part lie, in bytes from the start of what frnn_pack_back() packs. */
+typedef struct frnn_packed_back {
+    size_t w_ih, w_hh, w_hr, vectors;
+    size_t list_begin, list_k, mask; /* of masked matrices */
+} frnn_packed_back;
+
+/* pack_back.c: the weights of a part, which have been checked. */
+void frnn_pack_back_part(const frnn_config *net, const frnn_part *part, const frnn_packed_back *at,
+                         const frnn_weights *w, char *base);
+
 /* Visits [first, first + count) of the stretch, the rows of which are one chunk. */
 typedef struct frnn_back_chunk {
     size_t first, count, rows;

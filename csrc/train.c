@@ -47,8 +47,7 @@ frnn_status frnn_saved_size(const frnn_config *net, size_t steps, size_t batch, 
 }
 
 typedef struct train_part {
-    size_t w_ih, w_hh, w_hr, vectors; /* bytes from the start of the packed weights */
-    size_t list_begin, list_k, mask;
+    frnn_packed_back packed;
     /* Of the adjoint: what arrives at a step, and sums over those that were visited. */
     size_t dh, carry, dvectors, total_bias, total_vectors;
     size_t dz_past, windows; /* of time structures */
@@ -104,13 +103,15 @@ static int append_train_part(const frnn_config *net, size_t steps, size_t batch,
         return 0;
     t->sums = part.gates > 0 && steps > 0 && (steps - 1) / part.span >= frnn_super_steps(visit);
     const size_t summed = t->sums * recurrent * part.num_delays;
-    return frnn_append(packed, &t->w_ih, part.gates * padded(part.input_size), H, 1, itemsize) &&
-           frnn_append(packed, &t->w_hh, matrices, 1, 1, itemsize) &&
-           frnn_append(packed, &t->w_hr, projected, padded(H), 1, itemsize) &&
-           frnn_append(packed, &t->vectors, part.vectors, part.width, 1, itemsize) &&
-           frnn_append(packed, &t->list_begin, lists, part.blocks + 1, 1, sizeof(uint32_t)) &&
-           frnn_append(packed, &t->list_k, part.mask_blocks, 1, 1, sizeof(uint32_t)) &&
-           frnn_append(packed, &t->mask, masked * H, outputs, 1, 1) &&
+    return frnn_append(packed, &t->packed.w_ih, part.gates * padded(part.input_size), H, 1,
+                       itemsize) &&
+           frnn_append(packed, &t->packed.w_hh, matrices, 1, 1, itemsize) &&
+           frnn_append(packed, &t->packed.w_hr, projected, padded(H), 1, itemsize) &&
+           frnn_append(packed, &t->packed.vectors, part.vectors, part.width, 1, itemsize) &&
+           frnn_append(packed, &t->packed.list_begin, lists, part.blocks + 1, 1,
+                       sizeof(uint32_t)) &&
+           frnn_append(packed, &t->packed.list_k, part.mask_blocks, 1, 1, sizeof(uint32_t)) &&
+           frnn_append(packed, &t->packed.mask, masked * H, outputs, 1, 1) &&
            frnn_append(adjoint, &t->dh, part.history[0], batch, part.h_ld, itemsize) &&
            frnn_append(adjoint, &t->carry, part.history[1], batch, part.ld, itemsize) &&
            frnn_append(adjoint, &t->dvectors, part.sums * visit, part.ld, 1, itemsize) &&
@@ -164,84 +165,6 @@ frnn_status frnn_packed_back_size(const frnn_config *net, size_t *size) {
     return FRNN_OK;
 }
 
-/* Rows of a weight matrix, `gate_rows` from gate to gate, and a stretch of its columns. */
-typedef struct source {
-    const char *from;
-    size_t gates, gate_rows;
-    const frnn_group *groups; /* rows of each gate: units of these, with the padding of their */
-    size_t num_groups;        /* blocks if there are several; NULL: all rows */
-    size_t row, column, columns;
-} source;
-
-/* A row of `source`, or NULL for one of the padding. */
-static const char *row_at(const source *s, size_t gate, size_t k, size_t itemsize) {
-    const size_t row = s->row * itemsize, first = s->groups == NULL ? 0 : s->groups[0].block;
-    size_t unit = k;
-    for (size_t i = 0; s->groups != NULL && i < s->num_groups; i++) {
-        const frnn_group *g = &s->groups[i];
-        const size_t at = (g->block - first) * FRNN_BLOCK;
-        if (k < at || k >= at + g->blocks * FRNN_BLOCK)
-            continue;
-        if (k - at >= g->size)
-            return NULL;
-        unit = g->unit + (k - at);
-    }
-    return s->from + (gate * s->gate_rows + unit) * row + s->column * itemsize;
-}
-
-/* For each gate, blocks of 16 columns of `rows` rows, zeros in the padding: as long as there are
- * four, four together to[k][4][16], the rest to[k][16]. */
-static void pack_transposed(const source *s, size_t rows, size_t itemsize, char *to) {
-    const size_t bytes = s->columns * itemsize, panel = FRNN_BLOCK * itemsize;
-    const size_t blocks = (s->columns - 1) / FRNN_BLOCK + 1;
-    for (size_t gate = 0; gate < s->gates; gate++)
-        for (size_t block = 0, width; block < blocks; block += width) {
-            width = blocks - block < 4 ? 1 : 4;
-            const size_t at = block * panel, used = frnn_min(width * panel, bytes - at);
-            for (size_t k = 0; k < rows; k++, to += width * panel) {
-                const char *from = row_at(s, gate, k, itemsize);
-                if (from != NULL)
-                    memcpy(to, from + at, used);
-                else
-                    memset(to, 0, used);
-                memset(to + used, 0, width * panel - used);
-            }
-        }
-}
-
-/* Of a net with clocks: of each group the input's rows, and the columns of its readers. */
-static void pack_groups(const frnn_config *net, const frnn_part *part, const frnn_weights *w,
-                        char *w_ih, char *w_hh) {
-    frnn_group groups[FRNN_MAX_GROUPS];
-    const size_t count = frnn_groups_get(net, groups), itemsize = frnn_itemsize(net->dtype);
-    const size_t H = part->hidden_size, I = part->input_size;
-    for (size_t j = 0; j < count; j++) {
-        const size_t first = groups[j].readers, block = groups[first].block;
-        const size_t rows = part->width - block * FRNN_BLOCK;
-        const source input = {w->weight_ih, part->gates, H, &groups[j], 1, I, 0, I};
-        const source readers = {w->weight_hh,   part->gates,   H, &groups[first], count - first, H,
-                                groups[j].unit, groups[j].size};
-        pack_transposed(&input, groups[j].size, itemsize, w_ih);
-        w_ih += part->gates * groups[j].size * frnn_blocks_of(I) * FRNN_BLOCK * itemsize;
-        if (!part->recurrent)
-            continue;
-        pack_transposed(&readers, rows, itemsize, w_hh);
-        w_hh += part->gates * rows * groups[j].blocks * FRNN_BLOCK * itemsize;
-    }
-}
-
-/* The recurrent matrix of each delay. */
-static void pack_recurrent(const frnn_part *part, size_t itemsize, const frnn_weights *w,
-                           char *to) {
-    const size_t H = part->hidden_size, O = part->output_size;
-    for (size_t i = 0; i < part->num_delays; i++) {
-        const source all = {
-            i == 0 ? w->weight_hh : w->delayed[i - 1], part->gates, H, NULL, 0, O, 0, O};
-        pack_transposed(&all, H, itemsize, to);
-        to += part->gates * H * part->output_blocks * FRNN_BLOCK * itemsize;
-    }
-}
-
 frnn_status frnn_pack_back(const frnn_config *net, const frnn_weights *weights, void *packed,
                            size_t packed_size) {
     size_t needed;
@@ -253,7 +176,6 @@ frnn_status frnn_pack_back(const frnn_config *net, const frnn_weights *weights, 
     if (status != FRNN_OK)
         return status;
     memset(packed, 0, FRNN_HEADER_SIZE);
-    const size_t itemsize = frnn_itemsize(net->dtype);
     char *const base = packed;
     for (size_t i = 0; i < net->num_layers * net->num_directions; i++) {
         const frnn_part part = frnn_part_shape(net, i / net->num_directions);
@@ -261,23 +183,7 @@ frnn_status frnn_pack_back(const frnn_config *net, const frnn_weights *weights, 
         status = frnn_weights_check(net, &weights[i]);
         if (status != FRNN_OK)
             return status;
-        const frnn_weights *w = &weights[i];
-        const size_t H = part.hidden_size, I = part.input_size;
-        const source input = {w->weight_ih, part.gates, H, NULL, 0, I, 0, I};
-        const source projection = {w->weight_hr, 1, 0, NULL, 0, H, 0, H};
-        if (part.groups > 0)
-            pack_groups(net, &part, w, base + t.w_ih, base + t.w_hh);
-        else if (part.gates > 0)
-            pack_transposed(&input, H, itemsize, base + t.w_ih);
-        if (part.mask_blocks > 0)
-            frnn_pack_recurrent(net, &part, w, base + t.w_hh, base + t.list_begin, base + t.list_k);
-        else if (part.recurrent && part.groups == 0)
-            pack_recurrent(&part, itemsize, w, base + t.w_hh);
-        if (net->mask_blocks > 0)
-            memcpy(base + t.mask, w->mask, H * part.output_size);
-        if (part.projected)
-            pack_transposed(&projection, part.output_size, itemsize, base + t.w_hr);
-        frnn_pack_vectors(net, &part, w, base + t.vectors);
+        frnn_pack_back_part(net, &part, &t.packed, &weights[i], base);
     }
     const frnn_header header = {.magic = FRNN_MAGIC_PACKED_BACK, .key = frnn_config_key(net)};
     memcpy(packed, &header, sizeof header);
@@ -516,19 +422,19 @@ static void run_part(const frnn_config *net, const char *packed, const frnn_back
     char *const adjoint = back->adjoint;
     run->part = &part;
     run->reverse = index % net->num_directions == 1;
-    run->w_ih = packed + t.w_ih;
-    run->w_hh = packed + t.w_hh;
-    run->w_hr = packed + t.w_hr;
-    run->vectors = packed + t.vectors;
+    run->w_ih = packed + t.packed.w_ih;
+    run->w_hh = packed + t.packed.w_hh;
+    run->w_hr = packed + t.packed.w_hr;
+    run->vectors = packed + t.packed.vectors;
     run->saved = (const char *)back->saved + FRNN_HEADER_SIZE + index * run->layout->size;
     run->dh = adjoint + t.dh;
     run->carry = adjoint + t.carry;
     run->gradients = back->gradients == NULL ? NULL : &back->gradients[index];
     run->total_bias = (double *)(void *)(adjoint + t.total_bias);
     run->total_vectors = (double *)(void *)(adjoint + t.total_vectors);
-    run->lists = (frnn_lists){(const uint32_t *)(const void *)(packed + t.list_begin),
-                              (const uint32_t *)(const void *)(packed + t.list_k)};
-    run->mask = net->mask_blocks == 0 ? NULL : (const unsigned char *)packed + t.mask;
+    run->lists = (frnn_lists){(const uint32_t *)(const void *)(packed + t.packed.list_begin),
+                              (const uint32_t *)(const void *)(packed + t.packed.list_k)};
+    run->mask = net->mask_blocks == 0 ? NULL : (const unsigned char *)packed + t.packed.mask;
     run->dz_past = adjoint + t.dz_past;
     run->windows = adjoint + t.windows;
     run->dvectors = NULL;

@@ -280,8 +280,7 @@ static void check_stack(frnn_cell cell, frnn_dtype dtype) {
     memory_free();
 }
 
-/* Sequences that are gone through with clocks of different rows, and each with its own: the same,
- * and every period of clocks is where it says. */
+/* Units keep what they gave where their clock, in either direction, says so. */
 static void check_rests(frnn_cell cell, frnn_dtype dtype) {
     frnn_config net = draw_net(cell, dtype);
     net.proj_size = 0;
@@ -305,6 +304,80 @@ static void check_rests(frnn_cell cell, frnn_dtype dtype) {
                      memcmp(at, at - p->batch * p->width * p->items, p->items) != 0;
         }
     CHECK(wrong == 0);
+    task_free(&t);
+    memory_free();
+}
+
+/* Steps [begin, end) of all rows, which are told that they do every step. */
+static void forward_lengths(const problem *p, const grid *x, const grid *y, size_t begin,
+                            size_t end, const frame *state) {
+    size_t size = 0, *const lengths = memory(p->batch * sizeof *lengths);
+    for (size_t b = 0; b < p->batch; b++)
+        lengths[b] = end - begin;
+    CHECK(frnn_ragged_scratch_size(&p->net, end - begin, p->batch, &size) == FRNN_OK);
+    const frame scratch = frame_new(size, FRNN_ALIGN);
+    frnn_run run = FRNN_RUN(&p->net, end - begin, p->batch, grid_at(x, begin, 0),
+                            grid_at(y, begin, 0), state->at, state->size, scratch.at, size);
+    run.lengths = lengths;
+    CHECK(frnn_forward(&p->net, p->packed.at, p->packed.size, &run) == FRNN_OK);
+    frame_free(&scratch);
+}
+
+/* Sums that a state keeps of resting groups are never those of another state, of other weights or
+ * of other calls. */
+static void check_kept(frnn_cell cell, frnn_dtype dtype) {
+    frnn_config net = draw_net(cell, dtype);
+    net.proj_size = 0;
+    net.num_directions = 1;
+    draw_groups(&net);
+    const task t = task_new(&net, 2 + below(30), 1 + below(4), 1);
+    const problem *p = &t.p;
+    const size_t T = p->steps, first = below(T + 1), second = first + below(T - first + 1);
+    for (size_t b = 1; b < p->batch; b++) /* rows that go together */
+        p->start.clock[b] = p->start.clock[0];
+    say_task(&t);
+    const result all = plain(p);
+    const grid x = grid_new(T, p->batch, net.input_size, p->items, 0);
+    grid y = grid_new(T, p->batch, p->width, p->items, 0);
+    grid_fill(&x, p, 0, p->x, net.input_size);
+    const frame state = state_new(p, p->batch, &p->start);
+    result r = {0};
+    say("row by row between");
+    forward(p, &x, &y, 0, first, &state, NULL, 0);
+    forward_lengths(p, &x, &y, first, second, &state);
+    forward(p, &x, &y, second, T, &state, NULL, 0);
+    state_take(p, &state, &r);
+    r.array[Y] = grid_take(&y, p, p->width);
+    check_same(&all, &r, 0);
+
+    say("set back");
+    CHECK(frnn_state_set_clock(&net, p->batch, state.at, state.size, p->start.clock) == FRNN_OK);
+    y = grid_new(T, p->batch, p->width, p->items, 0);
+    for (size_t k = 0; k < p->cell->states; k++) {
+        void *const typed = memory(state_count(p, p->batch, k) * p->items);
+        put(p->items, typed, p->start.state[k], state_count(p, p->batch, k));
+        CHECK(frnn_state_set(&net, p->batch, state.at, state.size, k, typed) == FRNN_OK);
+    }
+    forward(p, &x, &y, 0, T, &state, NULL, 0);
+    state_take(p, &state, &r);
+    r.array[Y] = grid_take(&y, p, p->width);
+    check_same(&all, &r, 0);
+
+    say("other weights");
+    task other = task_new(&net, T, p->batch, 1);
+    for (size_t k = 0; k < p->cell->states; k++)
+        get(p->items, other.p.start.state[k], r.array[STATE + k].at, state_count(p, p->batch, k));
+    memcpy(other.p.start.clock, r.clock.at, r.clock.size);
+    const result expected = plain(&other.p);
+    grid_fill(&x, &other.p, 0, other.p.x, net.input_size);
+    y = grid_new(T, p->batch, p->width, p->items, 0);
+    forward(&other.p, &x, &y, 0, T, &state, NULL, 0);
+    r.array[Y] = grid_take(&y, p, p->width);
+    state_take(p, &state, &r);
+    check_same(&expected, &r, 0);
+    frame_free(&state);
+    frame_free(&x.f);
+    task_free(&other);
     task_free(&t);
     memory_free();
 }
@@ -368,8 +441,10 @@ int main(void) {
                 check_stack(cell, dtype);
                 if (cell != FRNN_CELL_MINGRU)
                     check_masked(cell, dtype);
-                if (cell != FRNN_CELL_GRU_RESET_BEFORE)
+                if (cell != FRNN_CELL_GRU_RESET_BEFORE) {
                     check_rests(cell, dtype);
+                    check_kept(cell, dtype);
+                }
                 if (cell != FRNN_CELL_MINGRU && cell != FRNN_CELL_GRU_RESET_BEFORE)
                     check_masked_clocks(cell, dtype);
             }
