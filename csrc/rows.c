@@ -64,22 +64,25 @@ static void exchange(const frnn_part_run *run, const frnn_part *own, size_t b, u
     }
 }
 
+static int starts_anew(const frnn_ragged *ragged, size_t b, size_t t) {
+    return ragged != NULL && ragged->reset != NULL && ragged->reset[t * ragged->batch + b] != 0;
+}
+
 /* The next stretch of a row that nothing starts anew in: [*begin, *end), from `at` on, in reverse
  * up to it. */
 static void next_stretch(const frnn_ragged *ragged, size_t b, int reverse, size_t length, size_t at,
                          size_t *begin, size_t *end) {
-    const unsigned char *const reset = ragged != NULL ? ragged->reset : NULL;
-    *begin = reverse ? (at > 0 ? at - 1 : 0) : at;
-    *end = reverse ? at : (at < length ? at + 1 : at);
-    if (reset == NULL) {
-        *begin = reverse ? 0 : at;
-        *end = reverse ? at : length;
+    *begin = *end = at;
+    if (at == (reverse ? 0 : length))
         return;
-    }
-    while (reverse && *begin > 0 && reset[*begin * ragged->batch + b] == 0)
-        --*begin;
-    while (!reverse && *end < length && reset[*end * ragged->batch + b] == 0)
-        ++*end;
+    if (reverse)
+        do
+            --*begin;
+        while (*begin > 0 && !starts_anew(ragged, b, *begin));
+    else
+        do
+            ++*end;
+        while (*end < length && !starts_anew(ragged, b, *end));
 }
 
 size_t frnn_rows_length(const frnn_ragged *ragged, size_t steps, size_t b) {
