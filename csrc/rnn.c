@@ -34,12 +34,13 @@ size_t frnn_loop_rows(const frnn_part *part, size_t itemsize, size_t batch) {
 
 int frnn_loop_layout(const frnn_part *part, size_t itemsize, size_t steps, size_t batch, int ragged,
                      frnn_workspace *w) {
-    size_t rows = steps, inner = frnn_loop_rows(part, itemsize, batch);
+    size_t rows = steps, inner = batch; /* frnn_loop_rows() or more: sizes never fall with batch */
     const size_t some = ragged ? batch : 0, delays = part->num_delays;
     w->size = 0;
-    if (!frnn_mul(&rows, batch))
+    if (!frnn_mul(&rows, batch) || !frnn_mul(&inner, part->span))
         return 0;
     rows = frnn_min(rows, frnn_max(chunk_rows(part, itemsize), batch));
+    inner = frnn_min(inner, frnn_max(chunk_rows(part, itemsize), batch));
     if (!part->projected && !part->reset_before)
         inner = 0;
     return frnn_append(&w->size, &w->gates, rows, frnn_gates_row(part), 1, itemsize) &&

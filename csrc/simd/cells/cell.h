@@ -200,11 +200,11 @@ INLINE void step_groups(const step_parts p, const frnn_step *s, const int plain,
 static void emit(const frnn_emit *s) {
     for (size_t row = 0; row < s->rows; row++) {
         real *h = (real *)s->h + row * s->h_row;
-        real *y = (real *)s->y + (ptrdiff_t)row * s->y_row;
+        real *y = s->y != NULL ? (real *)s->y + (ptrdiff_t)row * s->y_row : NULL;
         for (size_t i = 0; i < s->count; i += FRNN_BLOCK) {
             for (int j = 0; j < FRNN_BLOCK; j += VL)
                 vstore(h + i + j, vflush(vload(h + i + j)));
-            if (s->y != NULL)
+            if (y != NULL)
                 store_output(y + i, h + i, frnn_min(s->count - i, FRNN_BLOCK));
         }
     }
