@@ -124,6 +124,7 @@ static void bench_project(const frnn_kernels *kernels, size_t rows, size_t k, si
 typedef struct stepping {
     void (*step)(const frnn_step *step);
     frnn_step job;
+    frnn_piece piece, reset; /* what the step multiplies, and r times it */
 } stepping;
 
 /* As the time loop does: h turns round, and the blocks are visited back and forth. The gates are
@@ -134,7 +135,7 @@ static void run_step(void *context) {
     void *h = s->job.h;
     s->step(&s->job);
     s->job.h = (void *)(uintptr_t)s->job.h_prev;
-    s->job.h_prev = h;
+    s->job.h_prev = s->piece.past = h;
     s->job.backwards = !s->job.backwards;
 }
 
@@ -160,10 +161,11 @@ static void bench_step(const frnn_kernels *kernels, frnn_cell cell, size_t rows,
                    .plain = frnn_config_plain(&net),
                    .recurrent_size = h,
                    .w_hh = part.recurrent ? w : NULL,
+                   .num_pieces = 1,
+                   .past_row = ld,
                    .vectors = part.vectors > 0 ? alpha : NULL,
+                   .vector_size = ld,
                    .h_prev = h0,
-                   .h_prev_row = ld,
-                   .reset_h = part.reset_before ? reset_h : NULL,
                    .h = h1,
                    .c_prev = info->memory ? c : NULL,
                    .c = info->memory ? c : NULL,
@@ -171,7 +173,11 @@ static void bench_step(const frnn_kernels *kernels, frnn_cell cell, size_t rows,
                    .gates = gates,
                    .partial = partial,
                    .y = y,
-                   .y_row = (ptrdiff_t)h}};
+                   .y_row = (ptrdiff_t)h},
+                  {h0, h, NULL},
+                  {reset_h, h, NULL}};
+    s.job.pieces = &s.piece;
+    s.job.reset_pieces = part.reset_before ? &s.reset : NULL;
     double seconds = timing_run(run_step, &s, SECONDS).median;
     double flops = 2.0 * (double)rows * (double)(part.recurrent ? h * h * info->gates : 0);
     printf("  step %-16s %3zu %5zu %12.2f us %8.1f GFLOP/s\n", info->name, rows, h, seconds * 1e6,

@@ -47,7 +47,7 @@ static void measure(layer *l, double seconds) {
     for (int i = 0; i < LAYER_WEIGHTS; i++)
         arrays[i] = sizes[i] != 0 ? timing_alloc(sizes[i] * sizeof(float)) : NULL;
     frnn_gradients gradients = {arrays[0], arrays[1], arrays[2], arrays[3],
-                                arrays[4], arrays[5], arrays[6]};
+                                arrays[4], arrays[5], arrays[6], {NULL}};
     frnn_back back = FRNN_BACK(net, steps, batch, l->x, dy, dx, run->saved, run->saved_size,
                                adjoint, adjoint_size, scratch, scratch_size);
     back.gradients = &gradients;

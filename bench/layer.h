@@ -36,7 +36,7 @@ static void check(frnn_status status) {
 /* The weights by name; what the cell does not have is NULL. */
 static frnn_weights layer_weights(const layer *l) {
     float *const *w = l->weights;
-    frnn_weights weights = {w[0], w[1], w[2], w[3], w[4], w[5], w[6]};
+    frnn_weights weights = {w[0], w[1], w[2], w[3], w[4], w[5], w[6], {NULL}, NULL};
     return weights;
 }
 
