@@ -11,13 +11,15 @@
 static int recurrent_elements(const frnn_config *net, const frnn_part *part, size_t *elements) {
     frnn_group groups[FRNN_MAX_GROUPS];
     const size_t count = frnn_groups_get(net, groups);
-    size_t all = part->mask_blocks > 0 ? part->mask_blocks * FRNN_BLOCK : part->width;
+    size_t all = part->mask_blocks > 0 ? part->mask_blocks : part->width;
+    size_t columns = part->mask_blocks > 0 ? FRNN_BLOCK : part->output_size;
     *elements = 0;
     if (!part->recurrent)
         return 1;
-    if (part->mask_blocks == 0 && !frnn_mul(&all, count > 0 ? part->width : part->output_size))
-        return 0;
-    if (!frnn_mul(&all, part->gates) || !frnn_mul(&all, part->num_delays))
+    if (count > 0)
+        columns = part->width;
+    if (!frnn_mul(&all, columns) || !frnn_mul(&all, part->gates) ||
+        !frnn_mul(&all, part->num_delays))
         return 0;
     if (count > 0) /* less than the whole, which fits */
         for (size_t i = all = 0; i < count; i++)

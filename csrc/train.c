@@ -62,28 +62,22 @@ static size_t padded(size_t columns) {
 
 /* Elements of the recurrent matrices as the backward reads them. */
 static int recurrent_elements(const frnn_part *part, size_t *elements) {
-    size_t all = part->gates * part->hidden_size;
+    frnn_group groups[FRNN_MAX_GROUPS];
+    const size_t count = frnn_groups_get(part->net, groups);
+    size_t all = part->mask_blocks > 0 ? part->mask_blocks : part->hidden_size;
+    size_t columns = part->mask_blocks > 0 ? FRNN_BLOCK : padded(part->output_size);
     *elements = 0;
     if (!part->recurrent)
         return 1;
-    if (part->mask_blocks > 0)
-        all = part->mask_blocks * FRNN_BLOCK * part->gates;
-    else if (part->groups > 0 ? !frnn_mul(&all, part->width)
-                              : !frnn_mul(&all, padded(part->output_size)))
+    if (count > 0)
+        all = columns = part->width;
+    if (!frnn_mul(&all, columns) || !frnn_mul(&all, part->gates) ||
+        !frnn_mul(&all, part->num_delays))
         return 0;
-    if (part->groups > 0) { /* of each group the windows, less than the whole, which fits */
-        frnn_group groups[FRNN_MAX_GROUPS];
-        const size_t count = frnn_groups_get(part->net, groups);
-        all = part->gates * part->width;
-        if (!frnn_mul(&all, part->width))
-            return 0;
-        all = 0;
-        for (size_t j = 0; j < count; j++)
+    if (count > 0) /* of each group those that read it: less than the whole, which fits */
+        for (size_t j = all = 0; j < count; j++)
             all += groups[j].blocks * FRNN_BLOCK * part->gates *
                    (part->width - groups[groups[j].readers].block * FRNN_BLOCK);
-    }
-    if (!frnn_mul(&all, part->num_delays))
-        return 0;
     *elements = all;
     return 1;
 }
