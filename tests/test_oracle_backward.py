@@ -37,7 +37,7 @@ from support import (
 from witnesses import MODULES, TORCH_FUNCTIONS, has_module, parametric, torch_gradients
 
 # Random nets per cell.
-DIFFERENCE_NETS = 15
+DIFFERENCE_NETS = 6
 TORCH_NETS = 25
 
 # Two float64 programs that sum in different orders, over at most 13 steps of 13 rows and 3 layers;

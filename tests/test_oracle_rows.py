@@ -43,7 +43,7 @@ from support import (
 )
 from witnesses import MODULES, torch_gradients, torch_values
 
-NETS = 12
+NETS = 8
 DIFFERENCE_NETS = 2
 TORCH_NETS = 20
 ONNX_NETS = 25

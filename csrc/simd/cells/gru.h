@@ -253,10 +253,10 @@ static void reset_back(const frnn_step_back *s, size_t blocks, size_t delay, voi
 /* What r gets from delays after the first: the sum of what arrives there times what they read. */
 static void reset_sum_back(const frnn_step_back *s, size_t blocks) {
     const size_t rows = s->row_end - s->row_begin, size = s->row_end * s->ld;
-    real *const sum = (real *)s->reset_sum + s->row_begin * s->ld;
     for (size_t i = 1; i < s->delays; i++) {
         const real *past = (const real *)s->past + (i - 1) * size + s->row_begin * s->ld;
         const real *more = (const real *)s->reset_more + s->row_begin * s->ld;
+        real *sum = (real *)s->reset_sum + s->row_begin * s->ld;
         reset_back(s, blocks, i, s->reset_more);
         if (i == 1)
             memset(sum, 0, rows * s->ld * sizeof(real));
