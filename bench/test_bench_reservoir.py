@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrnn.bench.reservoir import SIZES, end_to_end, network, peer, product, series
+from fastrnn.bench.reservoir import SIZES, Size, end_to_end, network, peer, product, series
 
 pytest.importorskip("reservoirpy")
 
 ROUNDS = {"min_rounds": 3, "max_time": 0.5, "warmup": True, "warmup_iterations": 1}
-each_size = pytest.mark.parametrize(("units", "density"), SIZES)
+each_size = pytest.mark.parametrize("size", SIZES, ids=str)
 
 
 @pytest.mark.benchmark(group="reservoir, states", **ROUNDS)
 @each_size
 @pytest.mark.parametrize("engine", ["fastrnn", "reservoirpy"])
-def test_states(benchmark: Any, engine: str, units: int, density: float) -> None:
+def test_states(benchmark: Any, engine: str, size: Size) -> None:
     """Time the states of 10000 steps."""
-    net, (x, _) = network(units, density), series()
+    net, (x, _) = network(*size), series()
     if engine == "fastrnn":
         x = x.astype(np.float32)
         states, _ = net.run(x[:1000])
@@ -40,12 +40,12 @@ def test_states(benchmark: Any, engine: str, units: int, density: float) -> None
 @pytest.mark.benchmark(group="reservoir, fit and predict", **ROUNDS)
 @each_size
 @pytest.mark.parametrize("engine", ["fastrnn", "reservoirpy", "product"])
-def test_fit_and_predict(benchmark: Any, engine: str, units: int, density: float) -> None:
+def test_fit_and_predict(benchmark: Any, engine: str, size: Size) -> None:
     """Time a fit to 10000 steps and the predictions of as many."""
     if engine == "product":
-        benchmark(product(units))
+        benchmark(product(size[0]))
         return
-    runs = end_to_end(network(units, density))
+    runs = end_to_end(network(*size))
     if engine == "fastrnn":
         found, expected = (run()[100:] for run in runs.values())
         assert np.sqrt(np.mean(np.square(found - expected))) < 1e-2
@@ -55,9 +55,9 @@ def test_fit_and_predict(benchmark: Any, engine: str, units: int, density: float
 @pytest.mark.benchmark(group="reservoir, one step", **ROUNDS)
 @each_size
 @pytest.mark.parametrize("engine", ["fastrnn", "reservoirpy"])
-def test_step(benchmark: Any, engine: str, units: int, density: float) -> None:
+def test_step(benchmark: Any, engine: str, size: Size) -> None:
     """Time a step of a stream with its readout."""
-    net, (x, y) = network(units, density), series(2000)
+    net, (x, y) = network(*size), series(2000)
     if engine == "fastrnn":
         stream, x_t = net.fit(x, y).stream(), np.ones(1, np.float32)
         benchmark(partial(stream.step, x_t, np.empty(1, np.float32)))

@@ -149,7 +149,10 @@ typedef struct frnn_part {
     size_t c_ring;     /* steps of c in the state */
     /* Bytes from the start of the packed weights. */
     size_t w_ih, w_hh, bias, vector, w_hr, zeros;
-    size_t list_begin, list_k; /* [blocks + 1], [mask_blocks]: see frnn_lists */
+    /* Of masked matrices, see frnn_lists: [blocks + 1] and whether these are lanes; [mask_blocks]
+     * columns of blocks, or as many bytes again for those of lanes; [2][width], the units of lanes
+     * and how many connections each unit has. */
+    size_t list_begin, list_k, list_units;
     /* Bytes from the start of the state: h is a ring of steps [ring][batch][h_ld], as is c
      * [c_ring][batch][ld]; with clocks both are of one step, and sums that are kept follow. */
     size_t h, c;
@@ -232,9 +235,12 @@ frnn_status frnn_weights_check(const frnn_config *net, const frnn_weights *weigh
 void frnn_pack_vectors(const frnn_config *net, const frnn_part *part, const frnn_weights *w,
                        void *to);
 
-/* Its recurrent matrices, and the lists of a masked one. */
-void frnn_pack_recurrent(const frnn_config *net, const frnn_part *part, const frnn_weights *w,
-                         char *to, char *list_begin, char *list_k);
+/* pack_lists.c: masked recurrent matrices and their lists, of blocks if there is no room for the
+ * units of lanes; and those lists once more. */
+void frnn_pack_lists(const frnn_part *part, size_t itemsize, const frnn_weights *w, char *to,
+                     char *list_begin, char *list_k, char *list_units);
+frnn_lists frnn_lists_at(const frnn_part *part, const char *list_begin, const char *list_k,
+                         const char *list_units);
 
 /* Packing: begin takes the buffer, and end marks it as complete; until then it is refused. */
 frnn_status frnn_pack_begin(const frnn_config *net, void *packed, size_t packed_size);

@@ -55,13 +55,18 @@ typedef struct frnn_piece {
     void *sums; /* [rows][blocks][gates][16], rows sums_row elements apart; NULL: not wanted */
 } frnn_piece;
 
-/* Which blocks of 16 units by one column a masked matrix has: block b those of the columns
- * columns[begin[b]] to columns[begin[b + 1] - 1], in ascending order. Its weights lie so:
+/* What a masked matrix has, as entries of 16 lanes: those of block b are begin[b] to
+ * begin[b + 1] - 1, and their weights lie so:
  *
  *     w[begin[b] .. begin[b + 1] - 1][gate][16]     for each piece of the product in turn
- */
+ *
+ * As blocks of 16 units by one column, the lanes of block b are its units and entry n is of the
+ * column columns[n]. Where connections are so scattered that such blocks are nearly empty, a lane
+ * has columns of its own: it is that of units[16 * b + lane], and its entry n is of the column
+ * lanes[16 * n + lane], with weight 0 once it has no more. In both the columns of a unit ascend. */
 typedef struct frnn_lists {
     const uint32_t *begin, *columns;
+    const uint16_t *lanes, *units; /* NULL: blocks */
 } frnn_lists;
 
 /* One step of one layer in one direction: gates += U h_prev, then the cell. For a few inputs it is

@@ -52,9 +52,6 @@ void frnn_loop_begin(frnn_loop *loop, const frnn_part_run *run, const frnn_works
 /* The most rows that go side by side. */
 size_t frnn_loop_rows(const frnn_part *part, size_t itemsize, size_t batch);
 
-/* The lists of a masked matrix in packed weights. */
-frnn_lists frnn_lists_at(const frnn_part *part, const char *packed);
-
 /* The input part of the gates for steps [begin, begin + steps): gates[t - begin][b]. */
 void frnn_loop_project(const frnn_part_run *run, size_t begin, size_t steps, char *gates,
                        void *partial);

@@ -336,7 +336,8 @@ void frnn_part_fill(const frnn_config *net, size_t layer, frnn_part *part) {
     set_delays(net, layer, part);
     part->dz_slots = part->back_slots + (part->reset_before && part->num_delays > 1);
     part->w_ih = part->w_hh = part->bias = part->vector = part->w_hr = part->zeros = 0;
-    part->list_begin = part->list_k = part->h = part->c = part->kept = part->kept_sums = 0;
+    part->list_begin = part->list_k = part->list_units = part->h = part->c = part->kept =
+        part->kept_sums = 0;
     part->kept_elements = part->window_elements = 0;
     if (part->groups > 0)
         count_sums(net, part);

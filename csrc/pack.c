@@ -75,57 +75,6 @@ static void pack_delays(const frnn_part *part, size_t itemsize, const frnn_weigh
     }
 }
 
-/* The blocks that a mask leaves of them. */
-static void pack_lists(const frnn_part *part, size_t itemsize, const frnn_weights *w, size_t first,
-                       size_t gates, const frnn_lists *lists, char *to) {
-    const size_t H = part->hidden_size, O = part->output_size;
-    for (size_t block = 0; block < part->blocks; block++)
-        for (size_t i = 0; i < part->num_delays; i++)
-            for (size_t n = lists->begin[block]; n < lists->begin[block + 1]; n++)
-                for (size_t gate = first; gate < first + gates; gate++)
-                    for (size_t unit = block * FRNN_BLOCK; unit < (block + 1) * FRNN_BLOCK;
-                         unit++, to += itemsize) {
-                        const char *from = i == 0 ? w->weight_hh : w->delayed[i - 1];
-                        const size_t at = unit * O + lists->columns[n];
-                        if (unit < H && w->mask[at])
-                            memcpy(to, from + (gate * H * O + at) * itemsize, itemsize);
-                        else
-                            memset(to, 0, itemsize);
-                    }
-}
-
-/* The columns of each block that are not empty. */
-static void list_blocks(const frnn_part *part, const unsigned char *mask, char *begins,
-                        char *columns) {
-    uint32_t *const begin = (uint32_t *)(void *)begins, *const list = (uint32_t *)(void *)columns;
-    const size_t O = part->output_size;
-    uint32_t count = 0;
-    for (size_t block = 0; block < part->blocks; block++) {
-        const size_t unit = block * FRNN_BLOCK;
-        begin[block] = count;
-        for (size_t k = 0; k < O; k++) {
-            int some = 0;
-            for (size_t i = unit; i < frnn_min(unit + FRNN_BLOCK, part->hidden_size); i++)
-                some |= mask[i * O + k];
-            if (some)
-                list[count++] = (uint32_t)k;
-        }
-    }
-    begin[part->blocks] = count;
-}
-
-size_t frnn_mask_blocks(const unsigned char *mask, size_t hidden_size, size_t outputs) {
-    size_t count = 0;
-    for (size_t unit = 0; unit < hidden_size; unit += FRNN_BLOCK)
-        for (size_t k = 0; k < outputs; k++) {
-            int some = 0;
-            for (size_t i = unit; i < frnn_min(unit + FRNN_BLOCK, hidden_size); i++)
-                some |= mask[i * outputs + k];
-            count += some != 0;
-        }
-    return count;
-}
-
 /* Each group's rows, with the columns of those that it reads: [blocks][k][gates][16]. */
 static void pack_groups(const frnn_config *net, const frnn_part *part, size_t itemsize,
                         const frnn_weights *w, char *to) {
@@ -145,29 +94,19 @@ static void pack_groups(const frnn_config *net, const frnn_part *part, size_t it
     }
 }
 
-void frnn_pack_recurrent(const frnn_config *net, const frnn_part *part, const frnn_weights *w,
-                         char *to, char *list_begin, char *list_k) {
+static void pack_recurrent(const frnn_config *net, const frnn_part *part, const frnn_weights *w,
+                           char *to) {
     const size_t itemsize = frnn_itemsize(net->dtype);
     const size_t together = part->reset_before ? part->gates - 1 : part->gates;
-    size_t columns = part->blocks * part->output_size;
     if (part->groups > 0) {
         pack_groups(net, part, itemsize, w, to);
         return;
     }
-    const frnn_lists lists = {(const uint32_t *)(const void *)list_begin,
-                              (const uint32_t *)(const void *)list_k};
-    if (part->mask_blocks > 0) {
-        list_blocks(part, w->mask, list_begin, list_k);
-        columns = lists.begin[part->blocks];
-    }
     /* in two, if the last gate is multiplied on its own */
     for (size_t first = 0; first < part->gates; first += together) {
         const size_t gates = frnn_min(together, part->gates - first);
-        if (part->mask_blocks > 0)
-            pack_lists(part, itemsize, w, first, gates, &lists, to);
-        else
-            pack_delays(part, itemsize, w, first, gates, to);
-        to += columns * part->num_delays * gates * FRNN_BLOCK * itemsize;
+        pack_delays(part, itemsize, w, first, gates, to);
+        to += part->blocks * part->output_size * part->num_delays * gates * FRNN_BLOCK * itemsize;
     }
 }
 
@@ -292,9 +231,11 @@ frnn_status frnn_pack_part(const frnn_config *net, size_t index, const frnn_weig
                     0);
         pack_bias(&part, &groups[g], net->dtype, w, base + part.bias + panel);
     }
-    if (part.recurrent)
-        frnn_pack_recurrent(net, &part, w, base + part.w_hh, base + part.list_begin,
-                            base + part.list_k);
+    if (part.mask_blocks > 0)
+        frnn_pack_lists(&part, itemsize, w, base + part.w_hh, base + part.list_begin,
+                        base + part.list_k, base + part.list_units);
+    else if (part.recurrent)
+        pack_recurrent(net, &part, w, base + part.w_hh);
     if (part.projected) {
         pack_matrix(1, part.output_size, itemsize, w->weight_hr, part.hidden_size,
                     base + part.w_hr);

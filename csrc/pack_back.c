@@ -93,8 +93,8 @@ void frnn_pack_back_part(const frnn_config *net, const frnn_part *part, const fr
     else if (part->gates > 0)
         pack_transposed(&input, H, itemsize, base + at->w_ih);
     if (part->mask_blocks > 0)
-        frnn_pack_recurrent(net, part, w, base + at->w_hh, base + at->list_begin,
-                            base + at->list_k);
+        frnn_pack_lists(part, itemsize, w, base + at->w_hh, base + at->list_begin,
+                        base + at->list_k, NULL);
     else if (part->recurrent && part->groups == 0)
         pack_recurrent(part, itemsize, w, base + at->w_hh);
     if (net->mask_blocks > 0)

@@ -117,12 +117,6 @@ void frnn_keep_begin(const frnn_part_run *run, const char *h, const char *c) {
         memcpy(frnn_saved_part(run) + run->layout->c0, c, rows * run->part->ld);
 }
 
-frnn_lists frnn_lists_at(const frnn_part *part, const char *packed) {
-    const frnn_lists lists = {(const uint32_t *)(const void *)(packed + part->list_begin),
-                              (const uint32_t *)(const void *)(packed + part->list_k)};
-    return lists;
-}
-
 void frnn_loop_begin(frnn_loop *l, const frnn_part_run *run, const frnn_workspace *w, char *h,
                      char *c) {
     const frnn_part *part = run->part;
@@ -170,7 +164,8 @@ void frnn_loop_begin(frnn_loop *l, const frnn_part_run *run, const frnn_workspac
         l->reset_pieces[i] =
             (frnn_piece){run->scratch + w->inner + i * reset, part->output_size, NULL};
     if (part->mask_blocks > 0) {
-        l->lists = frnn_lists_at(part, run->packed);
+        l->lists = frnn_lists_at(part, run->packed + part->list_begin, run->packed + part->list_k,
+                                 run->packed + part->list_units);
         l->step.lists = &l->lists;
     }
     if (run->saved != NULL) {

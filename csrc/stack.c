@@ -49,8 +49,9 @@ static int append_part(const frnn_config *net, size_t steps, size_t batch, size_
            frnn_append(packed, &part->vector, part->vectors, part->width, 1, itemsize) &&
            frnn_append(packed, &part->w_hr, part->hidden_size, projected, 1, itemsize) &&
            frnn_append(packed, &part->zeros, projected, 1, 1, itemsize) &&
-           frnn_append(packed, &part->list_begin, lists, part->blocks + 1, 1, sizeof(uint32_t)) &&
-           frnn_append(packed, &part->list_k, part->mask_blocks, 1, 1, sizeof(uint32_t)) &&
+           frnn_append(packed, &part->list_begin, lists, part->blocks + 2, 1, sizeof(uint32_t)) &&
+           frnn_append(packed, &part->list_k, part->mask_blocks, 2, 1, sizeof(uint32_t)) &&
+           frnn_append(packed, &part->list_units, lists * 2, part->width, 1, sizeof(uint16_t)) &&
            frnn_append(state, &part->h, ring, batch, part->h_ld, itemsize) &&
            frnn_append(state, &part->c, cell->memory != 0 ? part->c_ring : 0, batch, part->ld,
                        itemsize) &&

@@ -102,7 +102,7 @@ static int append_train_part(const frnn_config *net, size_t steps, size_t batch,
            frnn_append(packed, &t->packed.w_hh, matrices, 1, 1, itemsize) &&
            frnn_append(packed, &t->packed.w_hr, projected, padded(H), 1, itemsize) &&
            frnn_append(packed, &t->packed.vectors, part.vectors, part.width, 1, itemsize) &&
-           frnn_append(packed, &t->packed.list_begin, lists, part.blocks + 1, 1,
+           frnn_append(packed, &t->packed.list_begin, lists, part.blocks + 2, 1,
                        sizeof(uint32_t)) &&
            frnn_append(packed, &t->packed.list_k, part.mask_blocks, 1, 1, sizeof(uint32_t)) &&
            frnn_append(packed, &t->packed.mask, masked * H, outputs, 1, 1) &&
@@ -426,8 +426,9 @@ static void run_part(const frnn_config *net, const char *packed, const frnn_back
     run->gradients = back->gradients == NULL ? NULL : &back->gradients[index];
     run->total_bias = (double *)(void *)(adjoint + t.total_bias);
     run->total_vectors = (double *)(void *)(adjoint + t.total_vectors);
-    run->lists = (frnn_lists){(const uint32_t *)(const void *)(packed + t.packed.list_begin),
-                              (const uint32_t *)(const void *)(packed + t.packed.list_k)};
+    if (part.mask_blocks > 0)
+        run->lists =
+            frnn_lists_at(&part, packed + t.packed.list_begin, packed + t.packed.list_k, NULL);
     run->mask = net->mask_blocks == 0 ? NULL : (const unsigned char *)packed + t.packed.mask;
     run->dz_past = adjoint + t.dz_past;
     run->windows = adjoint + t.windows;

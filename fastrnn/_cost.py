@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ._structure import BLOCK, mask_blocks
+from ._structure import BLOCK, mask_entries
 
 if TYPE_CHECKING:
     from .layers import Recurrent
@@ -51,7 +51,7 @@ def step_cost(layer: Recurrent) -> StepCost:
             continue
         delays = 1 if layer._dilated else len(layer.delays)
         if layer.recurrent_mask is not None:
-            recurrent = layer._gates * BLOCK * mask_blocks(layer.recurrent_mask[part])
+            recurrent = layer._gates * BLOCK * mask_entries(layer.recurrent_mask[part])
         mean += rows * inputs + delays * recurrent + projection
         worst += rows * inputs + delays * recurrent + projection
     return StepCost(mean, worst, dense)

@@ -82,8 +82,8 @@ class States(Parameters):
     @property
     def layer(self) -> LeakyRNN:
         """The units. With feedback they read x_t and y_{t-1}, I + O values side by side. They have
-        a `recurrent_mask` if at most half of the blocks of 16 rows of a column have a connection,
-        which is when it is faster.
+        a `recurrent_mask` if that saves half of the work at least (`step_cost()`), which is when it
+        is faster.
 
         Raises:
             ValueError: with feedback, if the number of outputs is not known yet.

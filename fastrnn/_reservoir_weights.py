@@ -11,10 +11,8 @@ from . import init
 from ._activations import checked_activation, finite
 from ._arrays import Array, as_array, check_choice, check_dtype, check_flag, check_size
 from ._spectral import spectral_radius
+from ._structure import BLOCK, mask_entries
 from .layers import RNN, LeakyRNN
-
-# Rows of a block of the kernels: units that read the same units leave no block half empty.
-GROUP = 16
 
 # The parameters that say how to draw, with the values that they must have beside given weights.
 DRAWN: dict[str, Any] = {
@@ -39,12 +37,12 @@ class Weights(NamedTuple):
     weight_fb: Array | None
 
     def mask(self) -> Array | None:
-        """Which elements of weight_hh are connections; None unless half of the blocks of the
-        kernels, 16 rows of a column, have none: else to skip them costs more than it saves. The
-        results have the same bits either way."""
+        """Which elements of weight_hh are connections; None unless that leaves at most half of the
+        work: else to skip the others costs more than it saves. The results have the same bits
+        either way."""
         mask = self.weight_hh != 0
-        filled = np.logical_or.reduceat(mask, range(0, len(mask), GROUP), axis=0)
-        if not 0 < filled.mean() <= 0.5:
+        whole = np.ones_like(mask)
+        if not 0 < 2 * mask_entries(mask) <= mask_entries(whole):
             return None
         # A unit that reads none reads itself with weight 0.
         alone = np.flatnonzero(~mask.any(1))
@@ -182,7 +180,7 @@ def linear(weight: Array, bias: Array) -> RNN:
     without recurrent weights, that is never given a state."""
     outputs, features = weight.shape
     # Many outputs would cost a product of zeros.
-    mask = np.eye(outputs, dtype=bool) if outputs > GROUP else None
+    mask = np.eye(outputs, dtype=bool) if outputs > BLOCK else None
     options: dict[str, Any] = {"dtype": np.float64, "seed": 0, "recurrent_mask": mask}
     layer = RNN(features, outputs, nonlinearity="identity", **options)
     values = {"weight_ih": weight, "weight_hh": np.zeros((outputs, outputs)), "bias_ih": bias}
@@ -212,7 +210,7 @@ def _recurrent(rng: np.random.Generator, units: int, density: float, group: int 
     common to a group of rows; all columns are used equally often."""
     reads = max(1, round(density * units))
     if group is None:
-        group = GROUP if reads >= GROUP else 1
+        group = BLOCK if reads >= BLOCK else 1  # no block of the kernels is half empty
     matrix = np.zeros((units, units))
     used = np.zeros(units, np.intp)
     for start in range(0, units, group):

@@ -25,6 +25,11 @@ MAX_DELAYS, MAX_GROUPS = 16, 64
 MAX_DELAY = 2**32 - 1
 BLOCK = 16
 
+# Of csrc/pack_lists.c: one input for each of 16 units costs what so many do that they share, and
+# units must have numbers of 16 bits.
+LANES_COST = 6
+MOST_OF_LANES = 2**16 - BLOCK
+
 PLAIN_DELAYS = (1,)
 
 
@@ -208,6 +213,20 @@ def mask_blocks(mask: Array) -> int:
     """
     blocks = np.logical_or.reduceat(mask, np.arange(0, len(mask), BLOCK))
     return int(np.count_nonzero(blocks))
+
+
+def mask_entries(mask: Array) -> int:
+    """How often a kernel multiplies the inputs of 16 units with a mask [H, O]: once for each block,
+    or where a sixth of that suffices with columns of its own for each unit, once for each
+    connection of that unit which has the most of 16 (the same choice as in csrc/pack_lists.c).
+
+    Example:
+        >>> mask_entries(np.eye(32, dtype=bool))
+        2
+    """
+    connections = np.sort(np.count_nonzero(mask, axis=1))[::-1]
+    blocks, lanes = mask_blocks(mask), int(connections[::BLOCK].sum())
+    return lanes if LANES_COST * lanes <= blocks and max(mask.shape) <= MOST_OF_LANES else blocks
 
 
 def core_options(layer: Layer, parts: slice | None = None) -> dict[str, Any]:

@@ -196,14 +196,19 @@ class Net:
         """Booleans [H, O], or if each layer and direction has its own [L * D, H, O].
 
         The kind says what is kept or not as a whole, with a probability of the density: "random"
-        single elements, "blocks" 16 rows of a column, "tiles" 16 rows of 16 columns.
+        single elements, "blocks" 16 rows of a column, "tiles" 16 rows of 16 columns, "scattered"
+        one element of a row, the only one of it.
         """
         assert self.recurrent_mask is not None
         kind, density, own = self.recurrent_mask
-        height, width = {"random": (1, 1), "blocks": (16, 1), "tiles": (16, 16)}[kind]
+        shapes = {"random": (1, 1), "scattered": (1, 1), "blocks": (16, 1), "tiles": (16, 16)}
+        height, width = shapes[kind]
         size, parts = (self.hidden_size, self.unit_outputs), self.num_layers * self.directions
         blocks = (parts if own else 1, -(-size[0] // height), -(-size[1] // width))
-        mask = np.repeat(np.repeat(self.rng().random(blocks) < density, height, 1), width, 2)
+        rng = self.rng()
+        mask = np.repeat(np.repeat(rng.random(blocks) < density, height, 1), width, 2)
+        if kind == "scattered":
+            mask &= rng.integers(size[1], size=(*mask.shape[:2], 1)) == np.arange(size[1])
         mask = np.ascontiguousarray(mask[:, : size[0], : size[1]])
         mask[:, 0, 0] = True
         if self.cell == "rnn":  # each of its units has to read one

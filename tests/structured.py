@@ -28,7 +28,7 @@ PERIODS: Numbers = (
 )
 GROUPS = (1, 2, 3, 5, 8, 15, 16, 17, 20)
 
-MASKS = ("random", "blocks", "tiles")
+MASKS = ("random", "blocks", "tiles", "scattered")
 DENSITIES = (0.05, 0.2, 0.5, 0.9, 1.0)
 
 # Smaller than those of plain nets, as there are more kinds.

@@ -169,10 +169,10 @@ def test_reservoirs(
     pytest.importorskip("reservoirpy")
     monkeypatch.setattr(structures_report, "groups", lambda steps: iter(()))
     monkeypatch.setattr(structures_report, "QUICK_SERIES", 400)
-    monkeypatch.setattr(reservoir, "SIZES", ((60, 0.1), (40, 0.2)))
+    monkeypatch.setattr(reservoir, "SIZES", ((60, 0.1, None), (40, 0.2, 1)))
     path = tmp_path / "out.json"
     assert bench.main(arguments("--json", str(path))) == 0
-    assert "reservoir 20 %" in capsys.readouterr().out
+    assert "reservoir 20 %, scattered" in capsys.readouterr().out
     document = json.loads(path.read_text())
     assert set(document["versions"]) == {"fastrnn", "reservoirpy"}
     asked = [(r["shape"], r["call"], r["asked"]["bound"]) for r in document["results"]]
@@ -186,14 +186,14 @@ def test_reservoirs(
 
 def test_reservoirs_that_fail() -> None:
     with pytest.raises(WorkerError, match="reservoir: ValueError: hidden_size"):
-        reservoir.measure(((0, 0.1),), 200, 1, 1, 0.001)
+        reservoir.measure(((0, 0.1, None),), 200, 1, 1, 0.001)
 
 
 def test_reservoirs_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("reservoirpy")
     monkeypatch.setitem(reservoir.ALLOWED, reservoir.STATES, 0.0)
     with pytest.raises(ValueError, match=r"states of 20 units are .* apart"):
-        reservoir._measure_size(20, 0.2, 200, 1, 0.001)
+        reservoir._measure_size((20, 0.2, None), 200, 1, 0.001)
 
 
 def shifted(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:

@@ -232,6 +232,20 @@ def test_blocks_of_masks() -> None:
         assert _structure.mask_blocks(mask) == blocks
 
 
+def test_scattered_masks_cost_their_connections() -> None:
+    """Of 16 units the one with the most, if that is a sixth of the blocks at most."""
+    mask = np.eye(160, dtype=bool)
+    assert (_structure.mask_blocks(mask), _structure.mask_entries(mask)) == (160, 10)
+    mask[3, :10] = True  # with units of one block that share no column with it
+    assert (_structure.mask_blocks(mask), _structure.mask_entries(mask)) == (160, 19)
+    mask[:16, :20] = True  # too many of one block
+    assert _structure.mask_entries(mask) == _structure.mask_blocks(mask) == 164
+    rng = np.random.default_rng(0)
+    layer = RNN(5, 1000, recurrent_mask=rng.random((1000, 1000)) < 0.02)
+    connections = np.count_nonzero(layer.recurrent_mask)
+    assert connections < layer.step_cost().mean - 5 * 1000 < 1.1 * connections
+
+
 def test_state_dicts_must_have_the_delays() -> None:
     layer, other = GRU(IN, H, delays=(1, 4)), GRU(IN, H, delays=(1, 5))
     with refuses(KeyError, "weight_hh_l0_d4", "weight_hh_l0_d5"):

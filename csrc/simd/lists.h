@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Products with a masked recurrent matrix, of which only the blocks of 16 units by one column are
- * stored that are not empty (see frnn_lists). The chains are those of the whole matrix without the
- * steps that would add zero.
+ * Products with a masked recurrent matrix, of which only what the mask leaves is stored (see
+ * frnn_lists). The chains are those of the whole matrix without the steps that would add zero.
  */
 
 /* The most chains in flight: of the accumulators of AVX2's 16 registers, AVX-512's 32. */
@@ -78,9 +77,9 @@ INLINE void list_tile(const int rows, const int blocks, const int gates, const l
      : LIST_CHAINS / ((gates) * VECTORS) < (most) ? LIST_CHAINS / ((gates) * VECTORS)              \
                                                   : (most))
 
-INLINE void recur_lists(const int gates, const int slots, const int first, const frnn_step *s,
-                        const void *weights, const frnn_piece *pieces, size_t past_row,
-                        size_t block, size_t panels) {
+INLINE void recur_blocks(const int gates, const int slots, const int first, const frnn_step *s,
+                         const void *weights, const frnn_piece *pieces, size_t past_row,
+                         size_t block, size_t panels) {
     enum { B1 = LIST_MOST(1, LIST_BLOCKS), B2 = LIST_MOST(2, LIST_BLOCKS) };
     enum { B3 = LIST_MOST(3, LIST_BLOCKS), B4 = LIST_MOST(4, LIST_BLOCKS) };
     enum { R1 = LIST_MOST(1, LIST_ROWS), R2 = LIST_MOST(2, LIST_ROWS) };
@@ -124,6 +123,53 @@ INLINE void recur_lists(const int gates, const int slots, const int first, const
             }
         }
     }
+}
+
+/* All units at once, as theirs are the lanes of any block. */
+INLINE void recur_lanes(const int gates, const int slots, const int first, const frnn_step *s,
+                        const void *weights, const frnn_piece *pieces, size_t past_row) {
+    const size_t blocks = (s->hidden_size + FRNN_BLOCK - 1) / FRNN_BLOCK;
+    const size_t panel = (size_t)gates * FRNN_BLOCK, slot = (size_t)slots * FRNN_BLOCK;
+    const int apart = first + gates == slots - 1;
+    for (size_t block = 0; block < blocks; block++) {
+        const size_t begin = s->lists->begin[block], count = s->lists->begin[block + 1] - begin;
+        const uint16_t *units = s->lists->units + block * FRNN_BLOCK;
+        for (size_t row = s->row_begin; row < s->row_end; row++) {
+            const real *w = (const real *)weights + begin * s->num_pieces * panel;
+            vreal sum[4 * VECTORS];
+            real sums[4 * FRNN_BLOCK];
+            UNROLL for (int v = 0; v < gates * VECTORS; v++) sum[v] = vzero();
+            for (size_t i = 0; i < s->num_pieces; i++) {
+                const real *const a = (const real *)pieces[i].past + row * past_row;
+                const uint16_t *lanes = s->lists->lanes + begin * FRNN_BLOCK;
+                for (size_t n = 0; n < count; n++, lanes += FRNN_BLOCK, w += panel)
+                    UNROLL for (int v = 0; v < VECTORS; v++) {
+                        const vreal factor = vgather(a, lanes + v * VL);
+                        UNROLL for (int g = 0; g < gates; g++) sum[g * VECTORS + v] =
+                            vfma(factor, vload(w + g * FRNN_BLOCK + v * VL), sum[g * VECTORS + v]);
+                    }
+            }
+            UNROLL for (int v = 0; v < gates * VECTORS; v++) vstore(sums + v * VL, sum[v]);
+            for (int lane = 0; lane < FRNN_BLOCK; lane++) {
+                const size_t unit = units[lane];
+                real *out = (real *)s->gates + row * s->gates_row + unit / FRNN_BLOCK * slot +
+                            (size_t)first * FRNN_BLOCK + unit % FRNN_BLOCK;
+                UNROLL for (int g = 0; g < gates; g++, out += FRNN_BLOCK) {
+                    const real total = sums[g * FRNN_BLOCK + lane];
+                    *out = apart && g == gates - 1 ? total : *out + total;
+                }
+            }
+        }
+    }
+}
+
+INLINE void recur_lists(const int gates, const int slots, const int first, const frnn_step *s,
+                        const void *weights, const frnn_piece *pieces, size_t past_row,
+                        size_t block, size_t panels) {
+    if (s->lists->lanes != NULL)
+        recur_lanes(gates, slots, first, s, weights, pieces, past_row);
+    else
+        recur_blocks(gates, slots, first, s, weights, pieces, past_row, block, panels);
 }
 
 /* ---- Backward ------------------------------------------------------------------------------ */

@@ -14,6 +14,7 @@
  *   vload(p) vstore(p, v)   VL reals at p; p need only be aligned as a real is
  *   vload_n(p, n)           the first n lanes, 0 <= n <= VL; the others are 0
  *   vstore_n(p, v, n)       the first n lanes; neither touches memory beyond n reals
+ *   vgather(p, index)       p[index[i]] in lane i; index is an array of VL uint16_t
  *   vset1(x) vzero()        every lane x; every lane +0
  *
  *   vadd vsub vmul vdiv     (a, b): IEEE, one rounding
@@ -63,8 +64,10 @@ typedef double real;
 #if defined(FRNN_ISA_SCALAR)
 #include "vec_scalar.h"
 #elif defined(FRNN_ISA_AVX2)
+#include "vec_gather.h"
 #include "vec_avx2.h"
 #else
+#include "vec_gather.h"
 #include "vec_avx512.h"
 #endif
 

@@ -41,6 +41,9 @@ static inline vreal vload_n(const real *p, size_t n) {
 static inline void vstore_n(real *p, vreal v, size_t n) {
     FRNN_V(maskstore)(p, frnn_vfirst(n), v);
 }
+static inline vreal vgather(const real *p, const uint16_t *index) {
+    return frnn_gather(p, index);
+}
 static inline vreal vset1(real x) {
     return FRNN_V(set1)(x);
 }

@@ -37,6 +37,15 @@ static inline vreal vload_n(const real *p, size_t n) {
 static inline void vstore_n(real *p, vreal v, size_t n) {
     FRNN_V(mask_storeu)(p, frnn_vfirst(n), v);
 }
+static inline vreal vgather(const real *p, const uint16_t *index) {
+#if defined(FRNN_REAL_F32)
+    return _mm512_insertf32x8(_mm512_castps256_ps512(frnn_gather(p, index)),
+                              frnn_gather(p, index + 8), 1);
+#else
+    return _mm512_insertf64x4(_mm512_castpd256_pd512(frnn_gather(p, index)),
+                              frnn_gather(p, index + 4), 1);
+#endif
+}
 static inline vreal vset1(real x) {
     return FRNN_V(set1)(x);
 }

@@ -41,6 +41,9 @@ static inline void vstore_n(real *p, vreal v, size_t n) {
     if (n)
         *p = v;
 }
+static inline vreal vgather(const real *p, const uint16_t *index) {
+    return p[*index];
+}
 static inline vreal vset1(real x) {
     return x;
 }

@@ -23,8 +23,11 @@ from fastrnn.reservoir import Reservoir
 
 from .worker import WorkerError, time_round
 
-# Units and the part of the recurrent matrix that is not 0.
-SIZES = ((1000, 0.02), (300, 0.1))
+Size = tuple[int, float, int | None]
+
+# Units, the part of the recurrent matrix that is not 0, and how many units read the same ones or
+# None, the default.
+SIZES: tuple[Size, ...] = ((1000, 0.02, None), (1000, 0.02, 1), (300, 0.1, None), (300, 0.1, 1))
 STEPS = 10_000
 RIDGE = 1e-6
 WARMUP = 100
@@ -46,10 +49,10 @@ class Measured(NamedTuple):
     differences: dict[str, float]
 
 
-def network(units: int, density: float) -> Reservoir:
+def network(units: int, density: float, group: int | None) -> Reservoir:
     """A Reservoir of one input, in float32."""
     options: dict[str, Any] = {"alpha": 0.7, "spectral_radius": 0.9, "bias_scale": 0.1}
-    return Reservoir(1, units, density=density, ridge=RIDGE, seed=0, **options)
+    return Reservoir(1, units, density=density, group=group, ridge=RIDGE, seed=0, **options)
 
 
 def series(steps: int = STEPS) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +107,7 @@ def installed() -> bool:
 
 
 def measure(
-    sizes: Sequence[tuple[int, float]], steps: int, threads: int, rounds: int, min_time: float
+    sizes: Sequence[Size], steps: int, threads: int, rounds: int, min_time: float
 ) -> list[Measured]:
     """Measure the states, and a fit with predictions, of these sizes in a process of its own.
 
@@ -132,14 +135,14 @@ def serve() -> None:
     fastrnn.set_num_threads(threads)
     reply: list[Any]
     try:
-        reply = [None, [_measure_size(u, d, steps, rounds, min_time) for u, d in sizes]]
+        reply = [None, [_measure_size(size, steps, rounds, min_time) for size in sizes]]
     except Exception as error:
         reply = [f"{type(error).__name__}: {' '.join(str(error).split())}"[:500], None]
     print("", json.dumps(reply), sep="\n")
 
 
-def _measure_size(units: int, density: float, steps: int, rounds: int, min_time: float) -> Measured:
-    net = network(units, density)
+def _measure_size(size: Size, steps: int, rounds: int, min_time: float) -> Measured:
+    net = network(*size)
     x, _ = series(steps)
     x32 = x.astype(np.float32)
     node, _ = peer(net)
@@ -153,8 +156,8 @@ def _measure_size(units: int, density: float, steps: int, rounds: int, min_time:
         apart[call] = float(np.sqrt(np.mean(np.square(ours - theirs))))
         if not apart[call] <= ALLOWED[call]:
             raise ValueError(
-                f"{call} of {units} units are {apart[call]:.1e} apart from those of {PEER}, "
-                f"allowed is {ALLOWED[call]:.0e}"
+                f"{call} of {net.hidden_size} units are {apart[call]:.1e} apart from those of "
+                f"{PEER}, allowed is {ALLOWED[call]:.0e}"
             )
     seconds: dict[str, dict[str, list[float]]] = {
         call: {engine: [] for engine in engines} for call, engines in calls.items()

@@ -75,10 +75,11 @@ def _reservoirs(threads: int, rounds: int, min_time: float, quick: bool) -> Iter
     steps = QUICK_SERIES if quick else reservoir.STEPS
     sizes = reservoir.SIZES
     found = reservoir.measure(sizes, steps, threads, rounds, min_time)
-    for (units, density), (seconds, differences) in zip(sizes, found, strict=True):
+    for (units, density, group), (seconds, differences) in zip(sizes, found, strict=True):
+        scattered = ", scattered" if group == 1 else ""
         for call, taken in seconds.items():
             yield Comparison(
-                f"reservoir {100 * density:g} %",
+                f"reservoir {100 * density:g} %{scattered}",
                 "leaky_rnn",
                 reservoir.PEER,
                 Shape(1, units, 1, steps),

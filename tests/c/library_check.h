@@ -54,11 +54,17 @@ static inline size_t state_count(const problem *p, size_t batch, size_t index) {
     return state_slots(&p->net, index) * batch * state_width(&p->net, index);
 }
 
-/* Single connections, or those of 16 units together; perhaps none. */
+/* Single connections, or those of 16 units together; perhaps one of a unit, perhaps none. */
 static inline unsigned char *draw_mask(const frnn_config *net) {
     const size_t H = net->hidden_size, O = output_size(net), rows = below(2) > 0 ? 16 : 1;
     const size_t rarity = 1 + below(6), none = below(10) == 0;
     unsigned char *const mask = memory(H * O);
+    if (below(3) == 0) {
+        memset(mask, 0, H * O);
+        for (size_t i = 0; i < H && !none; i++)
+            mask[i * O + below(O)] = 1;
+        return mask;
+    }
     for (size_t i = 0; i < H; i += rows)
         for (size_t k = 0; k < O; k++) {
             const int there = !none && below(rarity) == 0;

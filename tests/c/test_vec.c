@@ -268,6 +268,17 @@ static void test_memory(void) {
         for (size_t i = 0; i < VL; i++)
             expect("vload, vstore", p[i], (real)(i + offset + 1), (real)offset, 0, 0);
     }
+    for (size_t i = 0; i < VL; i++) { /* up to the last element, the same ones too */
+        const uint16_t last = (uint16_t)(page / sizeof(real) - 1);
+        uint16_t index[VL];
+        for (size_t j = 0; j < VL; j++)
+            index[j] = (uint16_t)(j == i ? last : last - j / 2 - 1);
+        for (size_t j = 0; j <= VL; j++)
+            end[-1 - (ptrdiff_t)j] = (real)(last - j);
+        vstore(y, vgather((const real *)(const void *)pages, index));
+        for (size_t j = 0; j < VL; j++)
+            expect("vgather", y[j], (real)index[j], (real)i, (real)j, 0);
+    }
     vprefetch(end);
     munmap(pages, 2 * page);
 }

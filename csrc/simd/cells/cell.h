@@ -149,9 +149,11 @@ typedef struct step_parts {
 
 INLINE void step_groups(const step_parts p, const frnn_step *s, const int plain, const int save) {
     size_t begin = s->block_begin, end = s->block_end;
+    const int together = s->lists != NULL && s->lists->lanes != NULL; /* see recur_lanes */
     while (begin < end) {
+        const size_t all = (end - begin) * (size_t)p.gates;
         const size_t panels =
-            group_panels(p.gates, s->row_end - s->row_begin, (end - begin) * (size_t)p.gates);
+            together ? all : group_panels(p.gates, s->row_end - s->row_begin, all);
         const size_t blocks = panels / (size_t)p.gates;
         const size_t first = s->backwards ? end - blocks : begin, last = first + blocks;
         if (p.input_gates > 0 && s->x != NULL)
