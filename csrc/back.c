@@ -542,7 +542,8 @@ static void backward(const frnn_part_back *run) {
             frnn_back_sums(run, &w, &chunk);
         if (run->dx != NULL)
             frnn_back_input(run, &w, &chunk);
-        if (run->gradients != NULL && position >= super && (chunk.count == to_super || end))
+        if (run->gradients != NULL && !frnn_back_direct(run, position) &&
+            (chunk.count == to_super || end))
             frnn_back_fold(run);
         first += chunk.count;
         /* the last dz goes before the next chunk's */

@@ -34,9 +34,13 @@ typedef struct frnn_back_space {
 typedef struct frnn_packed_back {
     size_t w_ih, w_hh, w_hr, vectors;
     size_t list_begin, list_k, mask; /* of masked matrices */
+    size_t whole;                    /* uint32_t: not 0 if such a matrix is not lists after all */
 } frnn_packed_back;
 
-/* pack_back.c: the weights of a part, which have been checked. */
+/* pack_back.c: whether so many blocks of a masked matrix, 0 if it is none, are better multiplied
+ * as a whole matrix with zeros. */
+int frnn_back_many(const frnn_part *part, size_t mask_blocks);
+/* The weights of a part, which have been checked. */
 void frnn_pack_back_part(const frnn_config *net, const frnn_part *part, const frnn_packed_back *at,
                          const frnn_weights *w, char *base);
 
@@ -44,6 +48,11 @@ void frnn_pack_back_part(const frnn_config *net, const frnn_part *part, const fr
 typedef struct frnn_back_chunk {
     size_t first, count, rows;
 } frnn_back_chunk;
+
+/* Whether the part of a run has a masked matrix that is a whole one: its mask_blocks are 0. */
+static inline int frnn_back_whole(const frnn_part *part) {
+    return part->net->mask_blocks > 0 && part->mask_blocks == 0 && part->groups == 0;
+}
 
 /* Elements from row to row. */
 size_t frnn_dz_row(const frnn_part *part);
@@ -97,8 +106,10 @@ int frnn_back_restarts(const frnn_part_back *run, size_t i, size_t row);
 /* sums.c: the chunk to the gradients of parameters. */
 void frnn_back_sums(const frnn_part_back *run, const frnn_back_space *w,
                     const frnn_back_chunk *chunk);
-/* Where the steps at `position` are summed: in the gradients themselves, or behind the first
- * super-sum in an array of its own; *add: whether there is something to add to. */
+/* Whether the steps at `position` are summed in the gradients themselves: those of the first
+ * super-sum, unless what a mask leaves out must not be added to them. */
+int frnn_back_direct(const frnn_part_back *run, uint64_t position);
+/* There, or in an array of their own; *add: whether there is something to add to. */
 const frnn_gradients *frnn_back_target(const frnn_part_back *run, uint64_t position, int *add);
 /* Outputs of the layer below, or the caller's input, of each row of the chunk, padded with zeros.
  */

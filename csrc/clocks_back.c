@@ -435,7 +435,7 @@ static void chunk_sums(const clock_loop *c, size_t begin, size_t steps, uint64_t
     if (run->dvectors != NULL)
         frnn_back_vectors(run, &c->s.sums);
     const int end = run->last && begin == 0;
-    if (position >= super && ((position + steps) % super == 0 || end))
+    if (!frnn_back_direct(run, position) && ((position + steps) % super == 0 || end))
         frnn_back_fold(run);
 }
 

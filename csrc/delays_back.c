@@ -318,7 +318,8 @@ void frnn_delays_backward(const frnn_part_back *run) {
             frnn_back_sums(run, &l.s.chunk, &chunk);
         if (run->dx != NULL)
             frnn_back_input(run, &l.s.chunk, &chunk);
-        if (run->gradients != NULL && position >= super && (chunk.count == to_super || end))
+        if (run->gradients != NULL && !frnn_back_direct(run, position) &&
+            (chunk.count == to_super || end))
             frnn_back_fold(run);
         if (end)
             state_gradient(&l, first);

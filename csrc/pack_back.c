@@ -11,6 +11,8 @@ typedef struct source {
     const frnn_group *groups; /* rows of each gate: units of these, with the padding of their */
     size_t num_groups;        /* blocks if there are several; NULL: all rows */
     size_t row, column, columns;
+    const unsigned char
+        *mask; /* of one gate, [gate_rows][row], or NULL: what is 0 is packed as 0 */
 } source;
 
 /* A row of `source`, or NULL for one of the padding. */
@@ -44,6 +46,9 @@ static void pack_transposed(const source *s, size_t rows, size_t itemsize, char 
                     memcpy(to, from + at, used);
                 else
                     memset(to, 0, used);
+                for (size_t i = 0; s->mask != NULL && i < used / itemsize; i++)
+                    if (!s->mask[k * s->row + at / itemsize + i])
+                        memset(to + i * itemsize, 0, itemsize);
                 memset(to + used, 0, width * panel - used);
             }
         }
@@ -58,9 +63,10 @@ static void pack_groups(const frnn_config *net, const frnn_part *part, const frn
     for (size_t j = 0; j < count; j++) {
         const size_t first = groups[j].readers, block = groups[first].block;
         const size_t rows = part->width - block * FRNN_BLOCK;
-        const source input = {w->weight_ih, part->gates, H, &groups[j], 1, I, 0, I};
-        const source readers = {w->weight_hh,   part->gates,   H, &groups[first], count - first, H,
-                                groups[j].unit, groups[j].size};
+        const source input = {w->weight_ih, part->gates, H, &groups[j], 1, I, 0, I, NULL};
+        const source readers = {w->weight_hh,   part->gates,    H,
+                                &groups[first], count - first,  H,
+                                groups[j].unit, groups[j].size, NULL};
         pack_transposed(&input, groups[j].size, itemsize, w_ih);
         w_ih += part->gates * groups[j].size * frnn_blocks_of(I) * FRNN_BLOCK * itemsize;
         if (!part->recurrent)
@@ -75,26 +81,46 @@ static void pack_recurrent(const frnn_part *part, size_t itemsize, const frnn_we
                            char *to) {
     const size_t H = part->hidden_size, O = part->output_size;
     for (size_t i = 0; i < part->num_delays; i++) {
-        const source all = {
-            i == 0 ? w->weight_hh : w->delayed[i - 1], part->gates, H, NULL, 0, O, 0, O};
+        const char *from = i == 0 ? w->weight_hh : w->delayed[i - 1];
+        const source all = {from, part->gates, H, NULL, 0, O, 0, O, w->mask};
         pack_transposed(&all, H, itemsize, to);
         to += part->gates * H * part->output_blocks * FRNN_BLOCK * itemsize;
     }
+}
+
+/* A whole matrix is read for several rows at once, and gates share what an entry of a list costs.
+ */
+int frnn_back_many(const frnn_part *part, size_t mask_blocks) {
+    const size_t fifths = part->gates > 2 ? 2 : 1;
+    return mask_blocks > 0 && (mask_blocks - 1) / part->blocks >= part->output_size / 5 * fifths;
+}
+
+/* A masked matrix, whole or as lists. It depends on its own mask alone which of the two it is: the
+ * same layer is to give the same bits in another net. */
+static void pack_masked(const frnn_part *part, size_t itemsize, const frnn_packed_back *at,
+                        const frnn_weights *w, char *base) {
+    const size_t blocks = frnn_mask_blocks(w->mask, part->hidden_size, part->output_size);
+    const uint32_t whole = (uint32_t)frnn_back_many(part, blocks);
+    memcpy(base + at->whole, &whole, sizeof whole);
+    if (whole)
+        pack_recurrent(part, itemsize, w, base + at->w_hh);
+    else
+        frnn_pack_lists(part, itemsize, w, base + at->w_hh, base + at->list_begin,
+                        base + at->list_k, NULL);
 }
 
 void frnn_pack_back_part(const frnn_config *net, const frnn_part *part, const frnn_packed_back *at,
                          const frnn_weights *w, char *base) {
     const size_t itemsize = frnn_itemsize(net->dtype);
     const size_t H = part->hidden_size, I = part->input_size;
-    const source input = {w->weight_ih, part->gates, H, NULL, 0, I, 0, I};
-    const source projection = {w->weight_hr, 1, 0, NULL, 0, H, 0, H};
+    const source input = {w->weight_ih, part->gates, H, NULL, 0, I, 0, I, NULL};
+    const source projection = {w->weight_hr, 1, 0, NULL, 0, H, 0, H, NULL};
     if (part->groups > 0)
         pack_groups(net, part, w, base + at->w_ih, base + at->w_hh);
     else if (part->gates > 0)
         pack_transposed(&input, H, itemsize, base + at->w_ih);
     if (part->mask_blocks > 0)
-        frnn_pack_lists(part, itemsize, w, base + at->w_hh, base + at->list_begin,
-                        base + at->list_k, NULL);
+        pack_masked(part, itemsize, at, w, base);
     else if (part->recurrent && part->groups == 0)
         pack_recurrent(part, itemsize, w, base + at->w_hh);
     if (net->mask_blocks > 0)

@@ -209,9 +209,14 @@ void frnn_back_gather_x(const frnn_part_back *run, const frnn_back_chunk *chunk,
 
 /* ---- Gradients of parameters ----------------------------------------------------------------- */
 
+int frnn_back_direct(const frnn_part_back *run, uint64_t position) {
+    return position < frnn_super_steps(run->batch) &&
+           !(frnn_back_whole(run->part) && run->accumulate);
+}
+
 const frnn_gradients *frnn_back_target(const frnn_part_back *run, uint64_t position, int *add) {
     const size_t super = frnn_super_steps(run->batch);
-    const int direct = position < super;
+    const int direct = frnn_back_direct(run, position);
     *add = direct ? run->accumulate || position > 0 : position % super != 0;
     return direct ? run->gradients : &run->sums;
 }
@@ -286,10 +291,34 @@ void frnn_back_sum_rows(const frnn_part_back *run, const frnn_back_space *w, con
     }
 }
 
+/* A matrix of gates where a mask has no connections. */
+#define DEFINE_CLEAR(name, type)                                                                   \
+    static void name(void *matrix, size_t gates, const unsigned char *mask, size_t size) {         \
+        type *c = matrix;                                                                          \
+        for (size_t gate = 0; gate < gates; gate++, c += size)                                     \
+            for (size_t i = 0; i < size; i++)                                                      \
+                c[i] = mask[i] != 0 ? c[i] : 0;                                                    \
+    }
+DEFINE_CLEAR(clear_f32, float)
+DEFINE_CLEAR(clear_f64, double)
+
+/* Of sums for recurrent matrices, or of their gradients. */
+static void clear_outside_mask(const frnn_part_back *run, const frnn_gradients *g) {
+    const frnn_part *part = run->part;
+    for (size_t i = 0; i < part->num_delays; i++) {
+        void *const c = i == 0 ? g->weight_hh : g->delayed[i - 1];
+        if (c != NULL)
+            (run->itemsize == 4 ? clear_f32 : clear_f64)(c, part->gates, run->mask,
+                                                         part->hidden_size * part->output_size);
+    }
+}
+
 void frnn_back_fold(const frnn_part_back *run) {
     const frnn_part *part = run->part;
     const size_t rows = part->gates * part->hidden_size;
     const frnn_gradients *to = run->gradients, *from = &run->sums;
+    if (frnn_back_whole(part) && run->accumulate)
+        clear_outside_mask(run, from);
     if (to->weight_ih != NULL)
         run->kernels->add(from->weight_ih, to->weight_ih, rows * part->input_size);
     if (to->weight_hh != NULL)
@@ -456,4 +485,6 @@ void frnn_back_totals(const frnn_part_back *run) {
                          bias_ih + rest * run->itemsize);
     frnn_total_store(run, run->total_vectors, H, g->alpha);
     frnn_total_store(run, run->total_vectors, part->sums * H, g->peephole);
+    if (frnn_back_whole(part) && !run->accumulate)
+        clear_outside_mask(run, g);
 }

@@ -51,7 +51,7 @@ typedef struct train_part {
     /* Of the adjoint: what arrives at a step, and sums over those that were visited. */
     size_t dh, carry, dvectors, total_bias, total_vectors;
     size_t dz_past, windows; /* of time structures */
-    size_t sums;             /* whether there are more rows than one super-sum: then */
+    size_t sums;             /* whether there are some that are not summed at once: then */
     size_t sum_ih, sum_hh, sum_hr;
 } train_part;
 
@@ -64,8 +64,9 @@ static size_t padded(size_t columns) {
 static int recurrent_elements(const frnn_part *part, size_t *elements) {
     frnn_group groups[FRNN_MAX_GROUPS];
     const size_t count = frnn_groups_get(part->net, groups);
-    size_t all = part->mask_blocks > 0 ? part->mask_blocks : part->hidden_size;
-    size_t columns = part->mask_blocks > 0 ? FRNN_BLOCK : padded(part->output_size);
+    const int lists = part->mask_blocks > 0 && !frnn_back_many(part, part->mask_blocks);
+    size_t all = lists ? part->mask_blocks : part->hidden_size;
+    size_t columns = lists ? FRNN_BLOCK : padded(part->output_size);
     *elements = 0;
     if (!part->recurrent)
         return 1;
@@ -95,7 +96,9 @@ static int append_train_part(const frnn_config *net, size_t steps, size_t batch,
     size_t visit = batch, matrices; /* rows that are summed side by side */
     if (!frnn_mul(&visit, part.span) || !recurrent_elements(&part, &matrices))
         return 0;
-    t->sums = part.gates > 0 && steps > 0 && (steps - 1) / part.span >= frnn_super_steps(visit);
+    t->sums = part.gates > 0 && steps > 0 &&
+              (frnn_back_many(&part, part.mask_blocks) ||
+               (steps - 1) / part.span >= frnn_super_steps(visit));
     const size_t summed = t->sums * recurrent * part.num_delays;
     return frnn_append(packed, &t->packed.w_ih, part.gates * padded(part.input_size), H, 1,
                        itemsize) &&
@@ -105,6 +108,7 @@ static int append_train_part(const frnn_config *net, size_t steps, size_t batch,
            frnn_append(packed, &t->packed.list_begin, lists, part.blocks + 2, 1,
                        sizeof(uint32_t)) &&
            frnn_append(packed, &t->packed.list_k, part.mask_blocks, 1, 1, sizeof(uint32_t)) &&
+           frnn_append(packed, &t->packed.whole, lists, 1, 1, sizeof(uint32_t)) &&
            frnn_append(packed, &t->packed.mask, masked * H, outputs, 1, 1) &&
            frnn_append(adjoint, &t->dh, part.history[0], batch, part.h_ld, itemsize) &&
            frnn_append(adjoint, &t->carry, part.history[1], batch, part.ld, itemsize) &&
@@ -411,7 +415,7 @@ static void clear_padding(const frnn_config *net, const frnn_back *back) {
 
 static void run_part(const frnn_config *net, const char *packed, const frnn_back *back,
                      size_t index, frnn_part_back *run) {
-    const frnn_part part = frnn_part_shape(net, index / net->num_directions);
+    frnn_part part = frnn_part_shape(net, index / net->num_directions);
     const train_part t = train_part_get(net, back->total_steps, back->batch, index);
     char *const adjoint = back->adjoint;
     run->part = &part;
@@ -426,6 +430,8 @@ static void run_part(const frnn_config *net, const char *packed, const frnn_back
     run->gradients = back->gradients == NULL ? NULL : &back->gradients[index];
     run->total_bias = (double *)(void *)(adjoint + t.total_bias);
     run->total_vectors = (double *)(void *)(adjoint + t.total_vectors);
+    if (part.mask_blocks > 0 && *(const uint32_t *)(const void *)(packed + t.packed.whole))
+        part.mask_blocks = 0;
     if (part.mask_blocks > 0)
         run->lists =
             frnn_lists_at(&part, packed + t.packed.list_begin, packed + t.packed.list_k, NULL);

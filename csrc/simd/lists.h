@@ -12,8 +12,14 @@
 #else
 #define LIST_CHAINS 1
 #endif
-#define LIST_ROWS   6
+#define LIST_TILES  6 /* of a row and a block */
 #define LIST_BLOCKS 4 /* each has pointers of its own, for which there are registers */
+
+/* The most tiles of so many gates in flight. */
+#define LIST_MOST(gates)                                                                           \
+    (LIST_CHAINS / ((gates) * VECTORS) < 1            ? 1                                          \
+     : LIST_CHAINS / ((gates) * VECTORS) < LIST_TILES ? LIST_CHAINS / ((gates) * VECTORS)          \
+                                                      : LIST_TILES)
 
 typedef struct list_product {
     const frnn_piece *pieces;
@@ -36,34 +42,39 @@ INLINE void list_step(const int rows, const int width, const real *a, size_t pas
     }
 }
 
-/* `rows` rows of `blocks` blocks, both constants; one of them is 1. */
-INLINE void list_tile(const int rows, const int blocks, const int gates, const list_product *p) {
-    enum { MOST = LIST_ROWS > LIST_BLOCKS ? LIST_ROWS : LIST_BLOCKS };
+/* `rows` rows of `blocks` blocks from block `first` of the product on, all of them constants. */
+INLINE void list_tile(const int rows, const int blocks, const int gates, const list_product *p,
+                      size_t first) {
     const int width = gates * VECTORS;
-    vreal sum[MOST][4 * VECTORS];
+    vreal sum[LIST_TILES][4 * VECTORS]; /* [blocks][rows] */
     const real *w[LIST_BLOCKS];
+    const uint32_t *columns[LIST_BLOCKS];
     UNROLL for (int i = 0; i < rows * blocks; i++) {
         UNROLL for (int v = 0; v < width; v++) sum[i][v] = vzero();
     }
-    UNROLL for (int b = 0; b < blocks; b++) w[b] = p->w[b];
-    size_t least = p->counts[0];
-    UNROLL for (int b = 1; b < blocks; b++) least = frnn_min(least, p->counts[b]);
+    size_t least = p->counts[first];
+    UNROLL for (int b = 0; b < blocks; b++) {
+        w[b] = p->w[first + (size_t)b];
+        columns[b] = p->columns[first + (size_t)b];
+        least = frnn_min(least, p->counts[first + (size_t)b]);
+    }
     for (size_t i = 0; i < p->num_pieces; i++) {
         const real *const a = (const real *)p->pieces[i].past + p->row * p->past_row;
         for (size_t n = 0; n < least; n++) {
             UNROLL for (int b = 0; b < blocks; b++) {
-                list_step(rows, width, a, p->past_row, p->columns[b][n], w[b], sum + b);
+                list_step(rows, width, a, p->past_row, columns[b][n], w[b], sum + b * rows);
                 w[b] += gates * FRNN_BLOCK;
             }
         }
         UNROLL for (int b = 0; b < blocks; b++) { /* what longer lists have more */
-            const uint32_t *column = p->columns[b] + least, *end = p->columns[b] + p->counts[b];
+            const uint32_t *column = columns[b] + least;
+            const uint32_t *const end = columns[b] + p->counts[first + (size_t)b];
             for (; column < end; column++, w[b] += gates * FRNN_BLOCK)
-                list_step(rows, width, a, p->past_row, *column, w[b], sum + b);
+                list_step(rows, width, a, p->past_row, *column, w[b], sum + b * rows);
         }
     }
     UNROLL for (int i = 0; i < rows * blocks; i++) {
-        real *out = rows > 1 ? p->out[0] + (size_t)i * p->out_row : p->out[i];
+        real *out = p->out[first + (size_t)(i / rows)] + (size_t)(i % rows) * p->out_row;
         UNROLL for (int v = 0; v < width; v++) {
             const int put = p->apart && v / VECTORS == gates - 1;
             vstore(out + v * VL, put ? sum[i][v] : vadd(vload(out + v * VL), sum[i][v]));
@@ -71,21 +82,39 @@ INLINE void list_tile(const int rows, const int blocks, const int gates, const l
     }
 }
 
-/* The widest tiles: rows of one block, or blocks of one row. */
-#define LIST_MOST(gates, most)                                                                     \
-    (LIST_CHAINS / ((gates) * VECTORS) < 2        ? 1                                              \
-     : LIST_CHAINS / ((gates) * VECTORS) < (most) ? LIST_CHAINS / ((gates) * VECTORS)              \
-                                                  : (most))
+/* The rows of a product of `blocks` blocks: as many at a time as have room for their chains, what
+ * is left over with two blocks at a time. `most`, the most tiles in flight, is a constant. */
+INLINE void list_rows(const int gates, const int most, size_t blocks, const frnn_step *s,
+                      list_product *p) {
+    for (size_t height; p->row < s->row_end; p->row += height) {
+        const size_t left = s->row_end - p->row;
+        height = 1;
+        if (most > 1 && left >= (size_t)most) {
+            height = (size_t)most;
+            for (size_t b = 0; b < blocks; b++)
+                list_tile(most, 1, gates, p, b);
+        } else if (most > 5 && left >= 3 && blocks == 2) {
+            height = 3;
+            list_tile(most > 5 ? 3 : 1, 2, gates, p, 0);
+        } else if (most > 3 && left >= 2 && blocks == 2) {
+            height = 2;
+            list_tile(most > 3 ? 2 : 1, 2, gates, p, 0);
+        } else if (most > 1 && blocks == 2) {
+            list_tile(1, 2, gates, p, 0);
+        } else {
+            for (size_t b = 0; b < blocks; b++)
+                list_tile(1, 1, gates, p, b);
+        }
+        for (size_t b = 0; b < blocks; b++)
+            p->out[b] += height * p->out_row;
+    }
+}
 
 INLINE void recur_blocks(const int gates, const int slots, const int first, const frnn_step *s,
                          const void *weights, const frnn_piece *pieces, size_t past_row,
                          size_t block, size_t panels) {
-    enum { B1 = LIST_MOST(1, LIST_BLOCKS), B2 = LIST_MOST(2, LIST_BLOCKS) };
-    enum { B3 = LIST_MOST(3, LIST_BLOCKS), B4 = LIST_MOST(4, LIST_BLOCKS) };
-    enum { R1 = LIST_MOST(1, LIST_ROWS), R2 = LIST_MOST(2, LIST_ROWS) };
-    enum { R3 = LIST_MOST(3, LIST_ROWS), R4 = LIST_MOST(4, LIST_ROWS) };
-    const int most_blocks = gates == 1 ? B1 : gates == 2 ? B2 : gates == 3 ? B3 : B4;
-    const int most_rows = gates == 1 ? R1 : gates == 2 ? R2 : gates == 3 ? R3 : R4;
+    enum { M1 = LIST_MOST(1), M2 = LIST_MOST(2), M3 = LIST_MOST(3), M4 = LIST_MOST(4) };
+    const int most = gates == 1 ? M1 : gates == 2 ? M2 : gates == 3 ? M3 : M4;
     const size_t rows = s->row_end - s->row_begin, end = block + panels / (size_t)gates;
     list_product p = {
         .pieces = pieces,
@@ -95,33 +124,21 @@ INLINE void recur_blocks(const int gates, const int slots, const int first, cons
         .apart = first + gates == slots - 1,
     };
     for (size_t blocks; block < end; block += blocks) {
-        blocks = rows > 1 ? 1 : end - block >= (size_t)most_blocks ? (size_t)most_blocks : 1;
-        if (rows == 1 && most_blocks > 2 && blocks == 1 && end - block >= 2)
-            blocks = 2;
+        const int wide = most >= LIST_BLOCKS && rows == 1 && end - block >= LIST_BLOCKS;
+        blocks = wide ? LIST_BLOCKS : frnn_min(end - block, 2);
         for (size_t b = 0; b < blocks; b++) {
             const size_t begin = s->lists->begin[block + b];
             p.columns[b] = s->lists->columns + begin;
             p.counts[b] = s->lists->begin[block + b + 1] - begin;
             p.w[b] = (const real *)weights + begin * s->num_pieces * (size_t)gates * FRNN_BLOCK;
+            p.out[b] = (real *)s->gates + s->row_begin * s->gates_row +
+                       ((block + b) * (size_t)slots + (size_t)first) * FRNN_BLOCK;
         }
-        for (size_t row = s->row_begin, height; row < s->row_end; row += height) {
-            const size_t left = s->row_end - row;
-            for (size_t b = 0; b < blocks; b++)
-                p.out[b] = (real *)s->gates + row * s->gates_row +
-                           ((block + b) * (size_t)slots + (size_t)first) * FRNN_BLOCK;
-            p.row = row;
-            height = 1;
-            if (most_blocks > 1 && blocks == (size_t)most_blocks) {
-                list_tile(1, most_blocks, gates, &p);
-            } else if (most_blocks > 2 && blocks == 2) {
-                list_tile(1, most_blocks > 2 ? 2 : 1, gates, &p);
-            } else if (most_rows > 1 && left >= (size_t)most_rows) {
-                list_tile(most_rows, 1, gates, &p);
-                height = (size_t)most_rows;
-            } else {
-                list_tile(1, 1, gates, &p);
-            }
-        }
+        p.row = s->row_begin;
+        if (wide)
+            list_tile(1, most >= LIST_BLOCKS ? LIST_BLOCKS : 1, gates, &p, 0);
+        else
+            list_rows(gates, most, blocks, s, &p);
     }
 }
 
