@@ -12,7 +12,7 @@
 #else
 #define LIST_CHAINS 1
 #endif
-#define LIST_TILES  6 /* of a row and a block */
+#define LIST_TILES  8 /* of a row and a block */
 #define LIST_BLOCKS 4 /* each has pointers of its own, for which there are registers */
 
 /* The most tiles of so many gates in flight. */
@@ -93,9 +93,9 @@ INLINE void list_rows(const int gates, const int most, size_t blocks, const frnn
             height = (size_t)most;
             for (size_t b = 0; b < blocks; b++)
                 list_tile(most, 1, gates, p, b);
-        } else if (most > 5 && left >= 3 && blocks == 2) {
-            height = 3;
-            list_tile(most > 5 ? 3 : 1, 2, gates, p, 0);
+        } else if (most > 7 && left >= 4 && blocks == 2) {
+            height = 4;
+            list_tile(most > 7 ? 4 : 1, 2, gates, p, 0);
         } else if (most > 3 && left >= 2 && blocks == 2) {
             height = 2;
             list_tile(most > 3 ? 2 : 1, 2, gates, p, 0);
