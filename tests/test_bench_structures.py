@@ -21,7 +21,14 @@ from fastrnn.bench.structures import CELLS, SPEED, TIME, Asked, Comparison
 from fastrnn.bench.worker import WorkerError
 
 TINY = Shape(5, 32, 2, 40)
-NAMES = {"8 clocks 1..128", "delay 32", "delays 1, 8", "mask 10 %", "dilated 1..16"}
+NAMES = {
+    "8 clocks 1..128",
+    "delay 32",
+    "delays 1, 8",
+    "mask 10 %",
+    "dilated 1..16",
+    "scattered 2 %",
+}
 SIZES = {"CLOCKWORK": 512, "DELAYED": 256, "MASKED": 512, "STACKED": 256}
 
 each_cell = pytest.mark.parametrize("cell", CELLS)
@@ -60,6 +67,7 @@ def test_what_was_asked_is_compared() -> None:
         ("rnn", "8 clocks 1..128"),
         *((cell, "delay 32", "delays 1, 8") for cell in CELLS),
         *((cell, "mask 10 %") for cell in CELLS),
+        *((cell, "scattered 2 %") for cell in CELLS),
         ("gru", "dilated 1..16"),
     ]
     clocks = found["rnn", "8 clocks 1..128"]
@@ -71,6 +79,8 @@ def test_what_was_asked_is_compared() -> None:
         assert found[cell, "delays 1, 8"].asked == dict.fromkeys(MODES, Asked(TIME, 2.1))
         mask = found[cell, "mask 10 %"].layer.recurrent_mask
         assert mask.reshape(-1, 16, 512).any(axis=1).mean() == pytest.approx(0.1, abs=1e-4)
+        mask = found[cell, "scattered 2 %"].layer.recurrent_mask
+        assert mask.mean() == pytest.approx(0.02, abs=1e-4)
     assert {group.shape.steps for group in (make() for make in structures.groups(9))} == {9}
 
 
@@ -151,7 +161,7 @@ def test_short_run(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (document["mode"], document["rounds"], document["threads"]) == ("structures", 2, 1)
     assert document["quick"] is True and set(document["versions"]) == {"fastrnn"}
     results = document["results"]
-    assert len(results) == 2 * 11
+    assert len(results) == 2 * 14
     assert {r["structure"] for r in results} == NAMES
     for record in results:
         assert record["shape"] == list(TINY) and record["call"] in MODES

@@ -39,7 +39,8 @@ QUICK_STEPS = 128
 PERIODS = (1, 2, 4, 8, 16, 32, 64, 128)
 DELAY = 32
 DELAYS = (1, 8)
-DENSITY = 0.1
+DENSITY = 0.1  # of blocks of 16 units by one column
+SCATTERED = 0.02  # of single connections
 DILATIONS = (1, 2, 4, 8, 16)
 
 Call = Callable[[], Any]
@@ -124,6 +125,7 @@ def groups(steps: int | None = None) -> Iterator[Callable[[], Group]]:
         (_clocks, CLOCKWORK, ("rnn",)),
         (_delays, DELAYED, CELLS),
         (_mask, MASKED, CELLS),
+        (_scattered, MASKED, CELLS),
         (_dilated, STACKED, ("gru",)),
     ):
         for cell in cells:
@@ -173,14 +175,29 @@ def _delays(cell: str, shape: Shape) -> Group:
 
 
 def _mask(cell: str, shape: Shape) -> Group:
+    name = f"mask {100 * DENSITY:g} %"
+    return _pruned(cell, shape, name, DENSITY, (16, 1), {FORWARD: Asked(SPEED, 5)})
+
+
+def _scattered(cell: str, shape: Shape) -> Group:
+    return _pruned(cell, shape, f"scattered {100 * SCATTERED:g} %", SCATTERED, (1, 1), {})
+
+
+def _pruned(
+    cell: str,
+    shape: Shape,
+    name: str,
+    density: float,
+    block: tuple[int, int],
+    asked: dict[str, Asked],
+) -> Group:
     import fastrnn
 
     plain = _layer(cell, shape)
-    layer = fastrnn.prune(plain, DENSITY)
+    layer = fastrnn.prune(plain, density, block)
     plain.load_state_dict(layer.parameters())  # the dense layer that computes the same
-    asked = {FORWARD: Asked(SPEED, 5)}
     candidate = Candidate(layer, partial(_output, plain), True, asked)
-    return Group(shape, cell, "dense", plain, {f"mask {100 * DENSITY:g} %": candidate})
+    return Group(shape, cell, "dense", plain, {name: candidate})
 
 
 def _dilated(cell: str, shape: Shape) -> Group:
