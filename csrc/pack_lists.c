@@ -39,25 +39,6 @@ static void list_blocks(const frnn_part *part, const unsigned char *mask, uint32
     begin[part->blocks] = count;
 }
 
-/* The weights of those, of `gates` gates from gate `first` on. */
-static void pack_blocks(const frnn_part *part, size_t itemsize, const frnn_weights *w, size_t first,
-                        size_t gates, const frnn_lists *lists, char *to) {
-    const size_t H = part->hidden_size, O = part->output_size;
-    for (size_t block = 0; block < part->blocks; block++)
-        for (size_t i = 0; i < part->num_delays; i++)
-            for (size_t n = lists->begin[block]; n < lists->begin[block + 1]; n++)
-                for (size_t gate = first; gate < first + gates; gate++)
-                    for (size_t unit = block * FRNN_BLOCK; unit < (block + 1) * FRNN_BLOCK;
-                         unit++, to += itemsize) {
-                        const char *from = i == 0 ? w->weight_hh : w->delayed[i - 1];
-                        const size_t at = unit * O + lists->columns[n];
-                        if (unit < H && w->mask[at])
-                            memcpy(to, from + (gate * H * O + at) * itemsize, itemsize);
-                        else
-                            memset(to, 0, itemsize);
-                    }
-}
-
 /* All units, those with the most connections first, so that the lanes of an entry are in use. */
 static void order_units(const frnn_part *part, const unsigned char *mask, uint16_t *units,
                         uint16_t *counts) {
@@ -106,20 +87,25 @@ static int list_lanes(const frnn_part *part, const unsigned char *mask, size_t m
     return 1;
 }
 
-/* The weights of those, of `gates` gates from gate `first` on. */
-static void pack_lanes(const frnn_part *part, size_t itemsize, const frnn_weights *w, size_t first,
-                       size_t gates, const frnn_lists *lists, char *to) {
+/* The weights of either form, of `gates` gates from gate `first` on. */
+static void pack_weights(const frnn_part *part, size_t itemsize, const frnn_weights *w,
+                         size_t first, size_t gates, const frnn_lists *lists, char *to) {
     const size_t H = part->hidden_size, O = part->output_size;
-    const uint16_t *const counts = lists->units + part->width;
+    const uint16_t *const units = lists->units;
+    const uint16_t *const counts = units == NULL ? NULL : units + part->width;
     for (size_t block = 0; block < part->blocks; block++)
         for (size_t i = 0; i < part->num_delays; i++)
             for (size_t n = lists->begin[block]; n < lists->begin[block + 1]; n++)
                 for (size_t gate = first; gate < first + gates; gate++)
                     for (size_t lane = 0; lane < FRNN_BLOCK; lane++, to += itemsize) {
                         const char *from = i == 0 ? w->weight_hh : w->delayed[i - 1];
-                        const size_t unit = lists->units[block * FRNN_BLOCK + lane];
-                        const size_t column = lists->lanes[n * FRNN_BLOCK + lane];
-                        if (n - lists->begin[block] < counts[unit])
+                        const size_t at = block * FRNN_BLOCK + lane;
+                        const size_t unit = units != NULL ? units[at] : at;
+                        const size_t column =
+                            units != NULL ? lists->lanes[n * FRNN_BLOCK + lane] : lists->columns[n];
+                        const int there = units != NULL ? n - lists->begin[block] < counts[unit]
+                                                        : unit < H && w->mask[unit * O + column];
+                        if (there)
                             memcpy(to, from + ((gate * H + unit) * O + column) * itemsize,
                                    itemsize);
                         else
@@ -148,8 +134,7 @@ void frnn_pack_lists(const frnn_part *part, size_t itemsize, const frnn_weights 
     /* in two, if the last gate is multiplied on its own */
     for (size_t first = 0; first < part->gates; first += together) {
         const size_t gates = frnn_min(together, part->gates - first);
-        (lists.lanes != NULL ? pack_lanes : pack_blocks)(part, itemsize, w, first, gates, &lists,
-                                                         to);
+        pack_weights(part, itemsize, w, first, gates, &lists, to);
         to += begin[part->blocks] * part->num_delays * gates * FRNN_BLOCK * itemsize;
     }
 }
