@@ -102,7 +102,8 @@ class LSTM(Gated):
         recurrent_mask: None, or booleans [H, O] (O = P with a projection, else H), or
             [L * D, H, O]: whether unit i reads output j, by all gates and at all delays. Elements
             of weight_hh elsewhere are set to 0, and are not trained. What is False for 16 units
-            (0 to 15, 16 to 31, ...) together is neither stored nor multiplied: see `prune`.
+            (0 to 15, 16 to 31, ...) together is neither stored nor multiplied: see `prune`. With
+            few connections in no such order the forward multiplies these alone: see `step_cost`.
         chrono: (t_min, t_max), a range of time scales in steps, from which the forget biases
             begin: log(T - 1), those of i at -log(T - 1); see `init.chrono`.
         forget_bias: a number at which the forget biases begin (Keras: 1.0); with `coupled` those of
