@@ -184,8 +184,7 @@ static void forward_rows(const frnn_part_run *whole) {
     }
 }
 
-/* ---- Together ---------------------------------------------------------------------------------
- */
+/* ---- Together ------------------------------------------------------------------------------- */
 
 typedef struct together {
     const frnn_part_run *whole;

@@ -160,6 +160,13 @@ static inline frnn_function any_function(void) {
     return function_of(below(FRNN_ACTIVATION_COUNT));
 }
 
+/* Whether a gate may leave [0, 1]: then a state may grow from step to step, and so does what it
+ * differs by from another computation of it. */
+static inline int is_wild(const frnn_config *net) {
+    const frnn_activation gate = net->gate_activation.kind;
+    return (is_lstm(net) || is_gru(net)) && gate != FRNN_SIGMOID && gate != FRNN_HARD_SIGMOID;
+}
+
 /* Some of the options that the cell has, or none. Gates that may leave [0, 1] go with limits: if a
  * state multiplied itself step by step, no error would have a bound. */
 static inline void draw_options(frnn_config *net) {
@@ -174,8 +181,7 @@ static inline void draw_options(frnn_config *net) {
         return;
     if (below(3) == 0)
         net->gate_activation = any_function();
-    const frnn_activation gate = net->gate_activation.kind;
-    const int wild = gate != FRNN_SIGMOID && gate != FRNN_HARD_SIGMOID;
+    const int wild = is_wild(net);
     if (wild)
         net->clip = limits[below(3)];
     if (is_gru(net))
