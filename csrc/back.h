@@ -120,6 +120,8 @@ void frnn_back_sum_rows(const frnn_part_back *run, const frnn_back_space *w, con
 /* h that each row of the chunk read with a delay, [rows][h_ld]. */
 void frnn_back_gather_delayed(const frnn_part_back *run, const frnn_back_chunk *chunk, size_t delay,
                               char *h);
+/* Makes those values 0 whose mask is. */
+void frnn_back_clear(void *values, const unsigned char *mask, size_t n, size_t itemsize);
 /* At the end of a super-sum; at the end of a chain of visits; at the end of all. */
 void frnn_back_fold(const frnn_part_back *run);
 void frnn_back_vectors(const frnn_part_back *run, const frnn_back_space *w);

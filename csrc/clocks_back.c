@@ -265,9 +265,7 @@ static void add_masked(const frnn_part_back *run, const frnn_outer *o, const uns
                        char *to) {
     for (size_t i = 0; i < o->m; i++, mask += o->c_row) {
         char *const row = (char *)o->c + i * o->n * run->itemsize;
-        for (size_t k = 0; k < o->n; k++)
-            if (!mask[k])
-                memset(row + k * run->itemsize, 0, run->itemsize);
+        frnn_back_clear(row, mask, o->n, run->itemsize);
         run->kernels->add(row, to + i * o->c_row * run->itemsize, o->n);
     }
 }

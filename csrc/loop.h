@@ -62,6 +62,12 @@ char *frnn_loop_gates(const frnn_loop *loop, size_t row);
 /* What the cell made of a step, through the projection to h, and on to y (or NULL). */
 void frnn_loop_output(const frnn_loop *loop, void *h, void *y);
 
+/* The caller's row, of x or y, that row number `row` of a visit of a ragged batch is; and y = 0
+ * behind the end of each. */
+const char *frnn_loop_row(const frnn_part_run *run, size_t row, size_t visit, const char *array,
+                          ptrdiff_t step, ptrdiff_t stride);
+void frnn_loop_clear_padding(const frnn_part_run *run);
+
 /* What training saves of the part; the state before the first step, to that: rows of h and c. */
 char *frnn_saved_part(const frnn_part_run *run);
 void frnn_keep_begin(const frnn_part_run *run, const char *h, const char *c);

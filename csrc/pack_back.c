@@ -11,8 +11,7 @@ typedef struct source {
     const frnn_group *groups; /* rows of each gate: units of these, with the padding of their */
     size_t num_groups;        /* blocks if there are several; NULL: all rows */
     size_t row, column, columns;
-    const unsigned char
-        *mask; /* of one gate, [gate_rows][row], or NULL: what is 0 is packed as 0 */
+    const unsigned char *mask; /* of one gate, or NULL: what is 0 is packed as 0 */
 } source;
 
 /* A row of `source`, or NULL for one of the padding. */
@@ -46,9 +45,9 @@ static void pack_transposed(const source *s, size_t rows, size_t itemsize, char 
                     memcpy(to, from + at, used);
                 else
                     memset(to, 0, used);
-                for (size_t i = 0; s->mask != NULL && i < used / itemsize; i++)
-                    if (!s->mask[k * s->row + at / itemsize + i])
-                        memset(to + i * itemsize, 0, itemsize);
+                if (s->mask != NULL)
+                    frnn_back_clear(to, s->mask + k * s->row + at / itemsize, used / itemsize,
+                                    itemsize);
                 memset(to + used, 0, width * panel - used);
             }
         }
@@ -88,8 +87,7 @@ static void pack_recurrent(const frnn_part *part, size_t itemsize, const frnn_we
     }
 }
 
-/* A whole matrix is read for several rows at once, and gates share what an entry of a list costs.
- */
+/* A whole matrix is read for several rows at once; gates share what an entry of a list costs. */
 int frnn_back_many(const frnn_part *part, size_t mask_blocks) {
     const size_t fifths = part->gates > 2 ? 2 : 1;
     return mask_blocks > 0 && (mask_blocks - 1) / part->blocks >= part->output_size / 5 * fifths;

@@ -270,8 +270,7 @@ static void forward_even(const frnn_part_run *run) {
 
 /* ---- Ragged batches ------------------------------------------------------------------------- */
 
-/* The caller's row of x or y at a row's visit. */
-static const char *row_at(const frnn_part_run *run, size_t row, size_t visit, const char *base,
+const char *frnn_loop_row(const frnn_part_run *run, size_t row, size_t visit, const char *base,
                           ptrdiff_t step, ptrdiff_t row_step) {
     const frnn_ragged *ragged = run->ragged;
     const size_t t = frnn_ragged_time(ragged, row, visit, run->reverse);
@@ -287,7 +286,7 @@ static void project_visits(const frnn_loop *l, size_t begin, size_t end, char *g
     char *const x = run->scratch + l->w.x, *to = x;
     for (size_t visit = begin; visit < end; visit++)
         for (size_t row = 0; row < frnn_ragged_rows(run->ragged, visit); row++, to += bytes)
-            memcpy(to, row_at(run, row, visit, run->x, run->x_step, run->x_row), bytes);
+            memcpy(to, frnn_loop_row(run, row, visit, run->x, run->x_step, run->x_row), bytes);
     if (l->fold)
         return;
     frnn_part_run packed = *run; /* as one long sequence */
@@ -328,8 +327,8 @@ static void leave_rows(const frnn_loop *l, size_t visit, char *h_end, char *c_en
     const char *y = run->scratch + l->w.y;
     for (size_t row = 0; row < rows; row++, y += bytes)
         /* the cast is safe: it is the caller's y */
-        memcpy((char *)(uintptr_t)row_at(run, row, visit, run->y, run->y_step, run->y_row), y,
-               bytes);
+        memcpy((char *)(uintptr_t)frnn_loop_row(run, row, visit, run->y, run->y_step, run->y_row),
+               y, bytes);
     for (size_t row = frnn_ragged_rows(ragged, visit + 1); row < rows; row++) {
         memcpy(h_end + ragged->order[row] * l->h_bytes,
                (const char *)l->step.h_prev + row * l->h_bytes, l->h_bytes);
@@ -339,8 +338,7 @@ static void leave_rows(const frnn_loop *l, size_t visit, char *h_end, char *c_en
     }
 }
 
-/* y is zero behind the end of a row. */
-static void clear_padding(const frnn_part_run *run) {
+void frnn_loop_clear_padding(const frnn_part_run *run) {
     const frnn_ragged *ragged = run->ragged;
     const ptrdiff_t itemsize = (ptrdiff_t)run->itemsize;
     for (size_t row = 0; row < run->batch; row++)
@@ -395,7 +393,7 @@ static void forward_ragged(const frnn_part_run *run) {
             leave_rows(&l, visit, h_end, c_end);
         }
     }
-    clear_padding(run);
+    frnn_loop_clear_padding(run);
 }
 
 void frnn_part_forward(const frnn_part_run *run) {

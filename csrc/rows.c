@@ -59,6 +59,11 @@ int frnn_rows_apart(const uint64_t *clocks, size_t batch) {
     return 0;
 }
 
+/* Rows that all do the same. */
+static void forward_even(const frnn_part_run *run) {
+    (run->part->groups > 0 ? frnn_clocks_forward : frnn_delays_forward)(run);
+}
+
 /* The part of a run whose state lies in its scratch. */
 static frnn_part part_in_scratch(const frnn_part *part, const row_space *space) {
     frnn_part own = *part;
@@ -151,20 +156,9 @@ static void forward_stretch(void *context, size_t begin, size_t steps, size_t nu
     }
     exchange(whole, &r->part, 1, 0, r->b, whole->position, 0, 0);
     memset(run.state + r->part.kept, 0, (part->groups + 1) * sizeof(uint64_t));
-    if (part->groups > 0)
-        frnn_clocks_forward(&run);
-    else
-        frnn_delays_forward(&run);
+    forward_even(&run);
     if (last)
         exchange(whole, &r->part, 1, 0, r->b, whole->position + whole->steps, steps, 1);
-}
-
-/* y of the steps that a row does not have. */
-static void clear_padding(const frnn_part_run *run, size_t b, size_t length) {
-    for (size_t t = length; t < run->steps; t++)
-        memset(run->y + ((ptrdiff_t)t * run->y_step + (ptrdiff_t)b * run->y_row) *
-                            (ptrdiff_t)run->itemsize,
-               0, run->part->output_size * run->itemsize);
 }
 
 static void forward_rows(const frnn_part_run *whole) {
@@ -179,7 +173,6 @@ static void forward_rows(const frnn_part_run *whole) {
         r.run.clocks = whole->clocks == NULL ? NULL : whole->clocks + r.b;
         const size_t length = frnn_rows_stretches(whole->ragged, whole->steps, r.b, whole->reverse,
                                                   forward_stretch, &r);
-        clear_padding(whole, r.b, length);
         r.first += length;
     }
 }
@@ -195,26 +188,18 @@ typedef struct together {
     uint64_t clock;
 } together;
 
-/* x of `steps` visits, or y of them. */
-static void gather(const together *g, size_t steps, int outputs) {
-    const frnn_part_run *whole = g->whole;
-    const frnn_part *part = whole->part;
-    const size_t bytes = (outputs ? part->output_size : part->input_size) * whole->itemsize;
-    char *own = whole->scratch + (outputs ? g->space.y : g->space.x);
+/* x of `steps` visits, from the caller's array; y of them, to the caller's. */
+static void move_rows(const together *g, size_t steps, int outputs) {
+    const frnn_part_run *w = g->whole;
+    const size_t bytes = (outputs ? w->part->output_size : w->part->input_size) * w->itemsize;
+    char *own = w->scratch + (outputs ? g->space.y : g->space.x);
     for (size_t visit = g->visit; visit < g->visit + steps; visit++)
-        for (size_t row = 0; row < g->run.batch; row++, own += bytes) {
-            const size_t t = frnn_ragged_time(whole->ragged, row, visit, whole->reverse);
-            const ptrdiff_t b = (ptrdiff_t)whole->ragged->order[row];
-            if (outputs)
-                memcpy(whole->y + ((ptrdiff_t)t * whole->y_step + b * whole->y_row) *
-                                      (ptrdiff_t)whole->itemsize,
+        for (size_t row = 0; row < g->run.batch; row++, own += bytes)
+            if (outputs) /* the cast is safe: it is the caller's y */
+                memcpy((char *)(uintptr_t)frnn_loop_row(w, row, visit, w->y, w->y_step, w->y_row),
                        own, bytes);
             else
-                memcpy(own,
-                       whole->x + ((ptrdiff_t)t * whole->x_step + b * whole->x_row) *
-                                      (ptrdiff_t)whole->itemsize,
-                       bytes);
-        }
+                memcpy(own, frnn_loop_row(w, row, visit, w->x, w->x_step, w->x_row), bytes);
 }
 
 /* The visits up to `end`, in which no row ends or starts anew. */
@@ -230,12 +215,9 @@ static void run_together(together *g, size_t end) {
         steps = frnn_min(most - g->visit % span, end - g->visit); /* whole spans, once begun */
         g->run.steps = steps;
         g->run.position = g->visit;
-        gather(g, steps, 0);
-        if (part->groups > 0)
-            frnn_clocks_forward(&g->run);
-        else
-            frnn_delays_forward(&g->run);
-        gather(g, steps, 1);
+        move_rows(g, steps, 0);
+        forward_even(&g->run);
+        move_rows(g, steps, 1);
         g->clock += steps;
     }
 }
@@ -296,8 +278,6 @@ static void forward_together(const frnn_part_run *whole) {
                          0);
         run_together(&g, next_start(&g, ragged->length[left - 1]));
     }
-    for (size_t row = 0; row < whole->batch; row++)
-        clear_padding(whole, ragged->order[row], ragged->length[row]);
 }
 
 /* Whether all rows that are at a step can be run together. */
@@ -320,11 +300,11 @@ void frnn_rows_forward(const frnn_part_run *given) {
     }
     if (run.ragged != NULL || frnn_rows_apart(run.clocks, run.batch)) {
         (can_go_together(&run) ? forward_together : forward_rows)(&run);
+        if (run.ragged != NULL)
+            frnn_loop_clear_padding(&run);
         if (run.part->groups > 0) /* sums are of other rows */
             memset(run.state + run.part->kept, 0, (run.part->groups + 1) * sizeof(uint64_t));
-    } else if (run.part->groups > 0) {
-        frnn_clocks_forward(&run);
     } else {
-        frnn_delays_forward(&run);
+        forward_even(&run);
     }
 }

@@ -291,25 +291,27 @@ void frnn_back_sum_rows(const frnn_part_back *run, const frnn_back_space *w, con
     }
 }
 
-/* A matrix of gates where a mask has no connections. */
 #define DEFINE_CLEAR(name, type)                                                                   \
-    static void name(void *matrix, size_t gates, const unsigned char *mask, size_t size) {         \
-        type *c = matrix;                                                                          \
-        for (size_t gate = 0; gate < gates; gate++, c += size)                                     \
-            for (size_t i = 0; i < size; i++)                                                      \
-                c[i] = mask[i] != 0 ? c[i] : 0;                                                    \
+    static void name(void *values, const unsigned char *mask, size_t n) {                          \
+        type *v = values;                                                                          \
+        for (size_t i = 0; i < n; i++)                                                             \
+            v[i] = mask[i] != 0 ? v[i] : 0;                                                        \
     }
 DEFINE_CLEAR(clear_f32, float)
 DEFINE_CLEAR(clear_f64, double)
 
+void frnn_back_clear(void *values, const unsigned char *mask, size_t n, size_t itemsize) {
+    (itemsize == 4 ? clear_f32 : clear_f64)(values, mask, n);
+}
+
 /* Of sums for recurrent matrices, or of their gradients. */
 static void clear_outside_mask(const frnn_part_back *run, const frnn_gradients *g) {
     const frnn_part *part = run->part;
+    const size_t size = part->hidden_size * part->output_size;
     for (size_t i = 0; i < part->num_delays; i++) {
-        void *const c = i == 0 ? g->weight_hh : g->delayed[i - 1];
-        if (c != NULL)
-            (run->itemsize == 4 ? clear_f32 : clear_f64)(c, part->gates, run->mask,
-                                                         part->hidden_size * part->output_size);
+        char *c = i == 0 ? g->weight_hh : g->delayed[i - 1];
+        for (size_t gate = 0; c != NULL && gate < part->gates; gate++, c += size * run->itemsize)
+            frnn_back_clear(c, run->mask, size, run->itemsize);
     }
 }
 
